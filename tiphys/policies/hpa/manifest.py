@@ -1,0 +1,305 @@
+"""HorizontalPodAutoscaler manifests: out, and in from anybody's."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from tiphys.dialects import DIALECTS, Aggregation
+from tiphys.dialects.recognise import Recognised, metric_name, recognise_name
+from tiphys.documents import to_yaml
+from tiphys.errors import InputError
+from tiphys.policies.common import AtLeastOne, Replicas
+from tiphys.policies.hpa.spec import (
+    Behavior,
+    HpaMetric,
+    HpaPolicy,
+    PeriodSeconds,
+    RatePolicy,
+    ScalingRules,
+    SelectPolicy,
+    WindowSeconds,
+)
+from tiphys.policies.objects import Document, Manifest, PoolContext, TargetRef, policy_from, read_object
+from tiphys.policies.quantity import Quantity, format_quantity
+
+API_VERSION, KIND = "autoscaling/v2", "HorizontalPodAutoscaler"
+LATENCY_DEFAULT = "60 s where neither the metric's name nor the policy says"
+
+
+def render_hpa(policy: HpaPolicy, pool: PoolContext) -> list[Document]:
+    """The HPA, and the prometheus-adapter rules that its metrics need, as a ConfigMap in the adapter's own format."""
+    spec: Document = {
+        "scaleTargetRef": pool.target_ref(),
+        "minReplicas": policy.replicas.min,
+        "maxReplicas": policy.replicas.max,
+        "metrics": [_metric(metric, pool) for metric in policy.metrics],
+    }
+    if policy.behavior is not None:
+        spec["behavior"] = render_behavior(policy.behavior)
+    hpa = {"apiVersion": API_VERSION, "kind": KIND, "metadata": pool.metadata(), "spec": spec}
+    return [hpa, adapter_rules(policy, pool)]
+
+
+def render_behavior(behavior: Behavior) -> Document:
+    """`behavior` in the API's words; what the policy leaves out is left out."""
+    directions = {"scaleUp": behavior.scale_up, "scaleDown": behavior.scale_down}
+    return {name: _rules(rules) for name, rules in directions.items() if rules is not None}
+
+
+def _rules(rules: ScalingRules) -> Document:
+    policies = rules.policies and [
+        {"type": policy.type, "value": policy.value, "periodSeconds": policy.period_s} for policy in rules.policies
+    ]
+    members = {
+        "stabilizationWindowSeconds": rules.stabilization_s,
+        "selectPolicy": rules.select,
+        "policies": policies,
+        "tolerance": None if rules.tolerance is None else format_quantity(rules.tolerance),
+    }
+    return {name: value for name, value in members.items() if value is not None}
+
+
+def _metric(metric: HpaMetric, pool: PoolContext) -> Document:
+    value_key = "value" if metric.type == "Value" else "averageValue"
+    target = {"type": metric.type, value_key: format_quantity(metric.target)}
+    name = {"name": _name(metric)}
+    if metric.source == "pods":
+        return {"type": "Pods", "pods": {"metric": name, "target": target}}
+    if metric.source == "external":
+        selector = {"matchLabels": {"service": pool.service_name}}
+        return {"type": "External", "external": {"metric": {**name, "selector": selector}, "target": target}}
+    described = {"apiVersion": "v1", "kind": "Service", "name": pool.service_name}
+    return {"type": "Object", "object": {"metric": name, "describedObject": described, "target": target}}
+
+
+def _aggregation(metric: HpaMetric) -> Aggregation:
+    return "avg" if metric.type == "Value" else "sum"
+
+
+def _name(metric: HpaMetric) -> str:
+    return metric_name(metric.signal, metric.window_s, _aggregation(metric))
+
+
+def adapter_rules(policy: HpaPolicy, pool: PoolContext) -> Document:
+    """The rules by which prometheus-adapter serves the policy's metrics, in a ConfigMap beside the HPA.
+
+    The adapter has one configuration for the whole cluster, so these are to be merged into it (`rules.custom` and
+    `rules.external` of its chart); it reads them at its start.
+    """
+    custom = {_name(metric): _adapter_rule(metric, pool) for metric in policy.metrics if metric.source != "external"}
+    external = {_name(metric): _adapter_rule(metric, pool) for metric in policy.metrics if metric.source == "external"}
+    config = {"rules": list(custom.values()), "externalRules": list(external.values())}
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": pool.metadata(f"{pool.name}-adapter-rules"),
+        "data": {"config.yaml": to_yaml({name: rules for name, rules in config.items() if rules})},
+    }
+
+
+def _adapter_rule(metric: HpaMetric, pool: PoolContext) -> Document:
+    series = pool.dialect.series(metric.signal)
+    owned = {"namespace": {"resource": "namespace"}, "service": {"resource": "service"}, "pod": {"resource": "pod"}}
+    labels = "".join(f'{name}="{value}", ' for name, value in series.labels.items())
+    query = pool.dialect.expression(
+        metric.signal,
+        f"<<.Series>>{{{labels}<<.LabelMatchers>>}}",
+        window_s=metric.window_s,
+        aggregation=_aggregation(metric),
+        by=("<<.GroupBy>>",),
+    )
+    return {
+        "seriesQuery": f'{series.metric}{{namespace!="", service!=""}}',
+        "resources": {"overrides": owned},
+        "name": {"matches": f"^{series.metric}$", "as": _name(metric)},
+        "metricsQuery": query,
+    }
+
+
+class RatePolicyObject(Manifest):
+    """HPAScalingPolicy."""
+
+    type: Literal["Pods", "Percent"]
+    value: AtLeastOne
+    period_seconds: PeriodSeconds
+
+
+class RulesObject(Manifest):
+    """HPAScalingRules."""
+
+    stabilization_window_seconds: WindowSeconds | None = None
+    select_policy: SelectPolicy | None = None
+    policies: tuple[RatePolicyObject, ...] | None = None
+    tolerance: Quantity | None = None
+
+    def rules(self) -> ScalingRules:
+        """The same in our words."""
+        policies = [
+            RatePolicy(type=policy.type, value=policy.value, period_s=policy.period_seconds)
+            for policy in self.policies or ()
+        ]
+        return ScalingRules(
+            stabilization_s=self.stabilization_window_seconds,
+            select=self.select_policy,
+            policies=tuple(policies) or None,
+            tolerance=self.tolerance,
+        )
+
+
+class BehaviorObject(Manifest):
+    """HorizontalPodAutoscalerBehavior."""
+
+    scale_up: RulesObject | None = None
+    scale_down: RulesObject | None = None
+
+    def behavior(self) -> Behavior:
+        """The same in our words."""
+        return Behavior(
+            scale_up=None if self.scale_up is None else self.scale_up.rules(),
+            scale_down=None if self.scale_down is None else self.scale_down.rules(),
+        )
+
+
+def _as_text(value: Any) -> Any:
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+Text = Annotated[str, BeforeValidator(_as_text)]
+
+
+class TargetObject(Manifest):
+    """MetricTarget. Quantities stay text, so that a wrong one is reported in the file's own words."""
+
+    type: Literal["Value", "AverageValue", "Utilization"]
+    value: Text | None = None
+    average_value: Text | None = None
+    average_utilization: int | None = None
+
+
+class MetricIdentifier(Manifest):
+    """MetricIdentifier: the selector narrows the series down and is no number of the policy."""
+
+    name: str
+    selector: dict[str, Any] | None = None
+
+
+class ObjectSource(Manifest):
+    """ObjectMetricSource."""
+
+    metric: MetricIdentifier
+    described_object: TargetRef
+    target: TargetObject
+
+
+class OtherSource(Manifest):
+    """PodsMetricSource and ExternalMetricSource."""
+
+    metric: MetricIdentifier
+    target: TargetObject
+
+
+class MetricObject(Manifest):
+    """MetricSpec."""
+
+    type: Literal["Object", "External", "Pods", "Resource", "ContainerResource"]
+    object: ObjectSource | None = None
+    external: OtherSource | None = None
+    pods: OtherSource | None = None
+    resource: dict[str, Any] | None = None
+    container_resource: dict[str, Any] | None = None
+
+
+class HpaSpecObject(Manifest):
+    """HorizontalPodAutoscalerSpec."""
+
+    scale_target_ref: TargetRef
+    min_replicas: Replicas = 1
+    max_replicas: AtLeastOne
+    metrics: tuple[MetricObject, ...] = ()
+    behavior: BehaviorObject | None = None
+
+
+class HpaObject(Manifest):
+    """HorizontalPodAutoscaler."""
+
+    api_version: Literal["autoscaling/v2"]
+    kind: Literal["HorizontalPodAutoscaler"]
+    metadata: dict[str, Any] = Field(default_factory=dict)
+    spec: HpaSpecObject
+    status: dict[str, Any] | None = None
+
+
+def read_hpa(document: Document, where: str = "") -> HpaPolicy:
+    """The policy of an HPA manifest. Raises InputError; a metric that is no known signal is one."""
+    spec = read_object(HpaObject, document, where).spec
+    if not spec.metrics:
+        raise InputError("names no metrics", where=where, key="spec.metrics", allowed="Object, External or Pods")
+    metrics = tuple(
+        _read_metric(metric, where, f"spec.metrics.{index}").model_dump(mode="json")
+        for index, metric in enumerate(spec.metrics)
+    )
+    members = {
+        "replicas": {"min": spec.min_replicas, "max": spec.max_replicas},
+        "metrics": metrics,
+        "behavior": read_behavior(spec.behavior, where, "spec.behavior"),
+    }
+    return policy_from(HpaPolicy, members, where)
+
+
+def read_behavior(behavior: BehaviorObject | None, where: str, key: str) -> Document | None:
+    """`behavior` as members of a policy; None stays None, which is not the same as empty."""
+    if behavior is None:
+        return None
+    for name, rules in (("scaleUp", behavior.scale_up), ("scaleDown", behavior.scale_down)):
+        if rules is not None and rules.policies == ():
+            raise InputError("must hold at least one", where=where, key=f"{key}.{name}.policies")
+    return behavior.behavior().model_dump(mode="json")
+
+
+def _read_metric(metric: MetricObject, where: str, key: str) -> HpaMetric:
+    sources = {"Object": metric.object, "External": metric.external, "Pods": metric.pods}
+    if metric.type not in sources:
+        raise InputError(
+            "a metric of this type is no signal of an LLM server",
+            where=where, key=f"{key}.type", found=metric.type, allowed="Object, External, Pods",
+        )  # fmt: skip
+    source = sources[metric.type]
+    place = f"{key}.{metric.type.lower()}"
+    if source is None:
+        raise InputError(f"is missing, though type is {metric.type}", where=where, key=place)
+    target = source.target
+    found = read_signal(source.metric.name, target.type, f"{place}.metric.name", where, pods=metric.type == "Pods")
+    value = target.value if target.type == "Value" else target.average_value
+    if target.type == "Utilization" or value is None:
+        allowed = "Value with value, or AverageValue with averageValue"
+        raise InputError("is not complete", where=where, key=f"{place}.target", found=target.type, allowed=allowed)
+    members = {
+        "signal": str(found.signal),
+        "window_s": found.window_s,
+        "type": target.type,
+        "source": metric.type.lower(),
+        "target": value,
+    }
+    return policy_from(HpaMetric, members, where, place)
+
+
+def read_signal(name: str, target_type: str, key: str, where: str, *, pods: bool) -> Recognised:
+    """The signal of a metric's name, whose aggregation must be the one that its target type wants."""
+    try:
+        found = recognise_name(name, DIALECTS.values())
+    except InputError as error:
+        raise error.at(where, key) from None
+    if not pods:
+        check_aggregation(found, target_type, name, key, where)
+    return found
+
+
+def check_aggregation(found: Recognised, target_type: str, text: str, key: str, where: str) -> None:
+    """Raises InputError for an average under AverageValue or a sum under Value: no policy of ours means that."""
+    wanted = "avg" if target_type == "Value" else "sum"
+    if found.aggregation not in (None, wanted):
+        allowed = "sum under AverageValue, avg under Value"
+        message = f"{target_type} wants the {wanted} over pods: a {found.aggregation} would be divided wrongly"
+        raise InputError(message, where=where, key=key, found=text, allowed=allowed)

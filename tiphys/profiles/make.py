@@ -1,0 +1,312 @@
+"""Profiles made from the measured kernels of aiconfigurator-core: the one import of it.
+
+A step is the sum of its operations as that database times them: GEMMs, norms and all-reduces of all P + B tokens
+together, attention of the prompts, attention of the decodes. Host time between steps (scheduler,
+sampling, detokenising) is not in the database, so it is not in a made profile.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from importlib.metadata import version as installed_version
+from types import SimpleNamespace
+from typing import Any, Literal, NamedTuple, cast
+
+from tiphys.domain.profile import Profile, ProfileSource
+from tiphys.errors import InputError, unknown_name
+from tiphys.profiles.fit import Step, fit_error, fit_step_time
+from tiphys.profiles.grid import TABLE_TOKENS, Shape, chunk_shapes, fitted_shapes, held_out_shapes
+
+TOOL = "aiconfigurator-core"
+GIB = 2**30
+Engine = Literal["vllm", "trtllm", "sglang"]
+_ENGINES = ("vllm", "trtllm", "sglang")
+_QUANTIZATIONS = {
+    "bf16": {"gemm_quant_mode": "bfloat16", "kvcache_quant_mode": "bfloat16", "fmha_quant_mode": "bfloat16"},
+    "fp8": {"gemm_quant_mode": "fp8", "kvcache_quant_mode": "bfloat16", "fmha_quant_mode": "bfloat16"},
+    "fp8_kv8": {"gemm_quant_mode": "fp8", "kvcache_quant_mode": "fp8", "fmha_quant_mode": "bfloat16"},
+}
+_GPUS = {
+    "a100_pcie": "A100 PCIe 80 GB",
+    "a100_sxm": "A100 SXM 80 GB",
+    "b200_sxm": "B200 SXM 180 GB",
+    "h100_pcie": "H100 PCIe 80 GB",
+    "h100_sxm": "H100 SXM 80 GB",
+    "h200_sxm": "H200 SXM 141 GB",
+    "l40s": "L40S 48 GB",
+}
+
+
+class Recipe(NamedTuple):
+    """What a profile is made from; `backend_version` None takes the database's current one."""
+
+    name: str
+    model: str
+    system: str
+    backend: str
+    backend_version: str | None = None
+    tensor_parallel: int = 1
+    max_batched_tokens: int = 8192
+    quantization: str = "bf16"
+    memory_ratio: float = 0.9
+
+
+class _Memory(NamedTuple):
+    """Bytes on one GPU."""
+
+    total: float
+    weights: float
+    activations: float
+    runtime: float
+    communication: float
+    kv_token: float
+
+    @property
+    def beside_kv(self) -> float:
+        return self.weights + self.activations + self.runtime + self.communication
+
+
+def make_profile(recipe: Recipe) -> Profile:
+    """The profile of a model on a GPU under an engine: the same bytes for the same recipe and version of the database.
+
+    Raises InputError when aiconfigurator-core is not installed, when it has no data for the combination, and when the
+    model does not fit the GPU.
+    """
+    core = _core()
+    with _quietly():
+        recipe = recipe._replace(backend_version=_version(core, recipe))
+        _check(core, recipe)
+        try:
+            return _profile(core, recipe)
+        except (ValueError, RuntimeError) as error:
+            raise InputError(f"{TOOL} has no answer: {error}", where=recipe.name, found=_combination(recipe)) from error
+
+
+def remake(profile: Profile) -> Profile:
+    """The profile made once more from what its `source` says."""
+    return make_profile(recipe_of(profile))
+
+
+def recipe_of(profile: Profile) -> Recipe:
+    """What a made profile was made from. Raises InputError for one that another tool made."""
+    source = profile.source
+    if source.tool != TOOL:
+        raise InputError(
+            "was not made by this tool", where=profile.name, key="source.tool", found=source.tool, allowed=TOOL
+        )
+    return Recipe(
+        name=profile.name,
+        model=profile.model,
+        system=source.system,
+        backend=source.backend,
+        backend_version=source.backend_version,
+        tensor_parallel=profile.tensor_parallel,
+        max_batched_tokens=profile.max_batched_tokens,
+        quantization=source.quantization,
+        memory_ratio=source.memory_ratio,
+    )
+
+
+def _core() -> Any:
+    try:
+        from aiconfigurator_core.sdk import common, memory, perf_database, utils
+        from aiconfigurator_core.sdk.engine import EngineHandle
+    except ImportError as error:
+        raise InputError(
+            f"making a profile needs {TOOL} ({error}); install it with: pip install 'tiphys[profiles]'",
+            where="profile make",
+        ) from None
+    return SimpleNamespace(
+        databases=perf_database.get_supported_databases,
+        slots=perf_database.get_version_slots,
+        models=common.DefaultHFModels,
+        configuration=utils.get_model_config_from_model_path,
+        memory=memory.KVCacheEstimator.from_request,
+        engine=EngineHandle.compile,
+    )
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without the notices that the database gives of tables that no dense model reads."""
+    logger = logging.getLogger("aiconfigurator_core")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+def _version(core: Any, recipe: Recipe) -> str:
+    """The literal version of the engine's data."""
+    databases = core.databases()
+    if recipe.system not in databases:
+        raise unknown_name("system", recipe.system, databases, where=recipe.name, key="system")
+    if recipe.backend not in databases[recipe.system] or recipe.backend not in _ENGINES:
+        raise unknown_name("backend", recipe.backend, databases[recipe.system], where=recipe.name, key="backend")
+    versions = databases[recipe.system][recipe.backend]
+    if recipe.backend_version is None:
+        return str(core.slots(recipe.system, recipe.backend)["current"])
+    if recipe.backend_version not in versions:
+        raise unknown_name("version", recipe.backend_version, versions, where=recipe.name, key="version")
+    return recipe.backend_version
+
+
+def _check(core: Any, recipe: Recipe) -> None:
+    if recipe.model not in core.models:
+        raise unknown_name("model", recipe.model, core.models, where=recipe.name, key="model")
+    if recipe.quantization not in _QUANTIZATIONS:
+        raise unknown_name("quantization", recipe.quantization, _QUANTIZATIONS, where=recipe.name, key="quantization")
+    if recipe.tensor_parallel < 1:
+        raise InputError("must be at least 1", where=recipe.name, key="tp", found=recipe.tensor_parallel)
+    if not 0 < recipe.memory_ratio <= 1:
+        raise InputError(
+            "must be over 0 and at most 1", where=recipe.name, key="memory_ratio", found=recipe.memory_ratio
+        )
+
+
+def _combination(recipe: Recipe) -> str:
+    parts = (recipe.model, recipe.system, recipe.backend, recipe.backend_version, f"tp{recipe.tensor_parallel}")
+    return " ".join((*map(str, parts), recipe.quantization))
+
+
+def _profile(core: Any, recipe: Recipe) -> Profile:
+    configuration = core.configuration(recipe.model)["raw_config"]
+    memory = _memory(core, recipe, configuration)
+    capacity = _kv_capacity_tokens(recipe, memory)
+    timed = _timer(core, recipe)
+    budget = recipe.max_batched_tokens
+    step_time = fit_step_time(_steps(timed, fitted_shapes(budget, capacity)), TABLE_TOKENS)
+    return Profile(
+        name=recipe.name,
+        model=recipe.model,
+        gpu=_GPUS.get(recipe.system, recipe.system),
+        engine=cast(Engine, recipe.backend),
+        tensor_parallel=recipe.tensor_parallel,
+        max_batched_tokens=budget,
+        kv_capacity_tokens=capacity,
+        kv_bytes_per_token=round(memory.kv_token * recipe.tensor_parallel),
+        max_sequence_tokens=min(int(configuration["max_position_embeddings"]), capacity),
+        step=step_time,
+        fit_error=fit_error(step_time, _steps(timed, held_out_shapes(budget, capacity))),
+        chunked_fit_error=fit_error(step_time, _steps(timed, chunk_shapes(budget))),
+        source=ProfileSource(
+            tool=TOOL,
+            tool_version=installed_version(TOOL),
+            system=recipe.system,
+            backend=recipe.backend,
+            backend_version=str(recipe.backend_version),
+            quantization=recipe.quantization,
+            memory_ratio=recipe.memory_ratio,
+            note=_note(recipe, memory, capacity),
+        ),
+    )
+
+
+def _steps(timed: Callable[[Shape], float], shapes: Iterable[Shape]) -> list[Step]:
+    return [
+        Step(
+            shape.prefill_tokens, shape.prompt_tokens, shape.decodes, shape.decodes * shape.context_tokens, timed(shape)
+        )
+        for shape in shapes
+    ]
+
+
+def _timer(core: Any, recipe: Recipe) -> Callable[[Shape], float]:
+    """Milliseconds of a step.
+
+    The database gives prompts and decodes of a mixed step one length; so the decodes' attention is asked for apart.
+    """
+    engine = core.engine(
+        recipe.model,
+        recipe.system,
+        recipe.backend,
+        backend_version=recipe.backend_version,
+        tp_size=recipe.tensor_parallel,
+        **_QUANTIZATIONS[recipe.quantization],
+    )
+
+    @cache
+    def decode_attention_ms(decodes: int, context_tokens: int) -> float:
+        return float(engine.mixed_step_breakdown(1, decodes, context_tokens, 1)[3]) if decodes else 0.0
+
+    def step_ms(shape: Shape) -> float:
+        if not shape.prefill_tokens:
+            return float(engine.decode_step_latency(shape.decodes, shape.context_tokens, 1))
+        parts = engine.mixed_step_breakdown(shape.prefill_tokens, shape.decodes, shape.prompt_tokens, 1)
+        return float(parts[1] + parts[2]) + decode_attention_ms(shape.decodes, shape.context_tokens)
+
+    return step_ms
+
+
+def _memory(core: Any, recipe: Recipe, configuration: dict[str, Any]) -> _Memory:
+    estimate = core.memory(
+        recipe.model,
+        recipe.system,
+        recipe.backend,
+        recipe.backend_version,
+        max_num_tokens=recipe.max_batched_tokens,
+        max_batch_size=256,
+        tp_size=recipe.tensor_parallel,
+        **_QUANTIZATIONS[recipe.quantization],
+    ).breakdown
+    return _Memory(
+        total=estimate["gpu_memory_capacity_bytes"],
+        weights=estimate["weights_bytes"],
+        activations=estimate["activations_bytes"],
+        runtime=estimate["runtime_overhead_bytes"],
+        communication=estimate["comm_overhead_bytes"],
+        kv_token=estimate["kv_size_per_token_bytes"] or _pruned_kv_bytes(recipe, configuration),
+    )
+
+
+def _pruned_kv_bytes(recipe: Recipe, configuration: dict[str, Any]) -> float:
+    """KV bytes of one token on one GPU for a model whose layers differ (Nemotron NAS): the database has 0 for it."""
+    heads = configuration["num_attention_heads"]
+    head_size = configuration["hidden_size"] // heads
+    groups = [block["attention"]["n_heads_in_group"] for block in configuration["block_configs"]]
+    kv_heads = sum(-(-heads // group // recipe.tensor_parallel) for group in groups if group)
+    bytes_each = 1 if _QUANTIZATIONS[recipe.quantization]["kvcache_quant_mode"] == "fp8" else 2
+    return float(2 * kv_heads * head_size * bytes_each)
+
+
+def _kv_capacity_tokens(recipe: Recipe, memory: _Memory) -> int:
+    """What is left for the KV cache, in tokens.
+
+    vLLM and SGLang give the engine a share of all memory; TensorRT-LLM gives the cache a share of what is left free.
+    """
+    if recipe.backend == "trtllm":
+        left = (memory.total - memory.beside_kv) * recipe.memory_ratio
+    else:
+        left = memory.total * recipe.memory_ratio - memory.beside_kv
+    tokens = int(left / memory.kv_token)
+    if tokens < 1:
+        raise InputError(
+            f"no memory is left for a KV cache: {memory.beside_kv / GIB:.1f} of {memory.total / GIB:.1f} GiB are taken",
+            where=recipe.name,
+            key="tp",
+            found=recipe.tensor_parallel,
+        )
+    return tokens
+
+
+def _note(recipe: Recipe, memory: _Memory, capacity: int) -> str:
+    beside = (memory.weights, memory.activations, memory.runtime, memory.communication)
+    taken = "weights {:.2f} + activations {:.2f} + runtime {:.2f} + communication {:.2f}".format(
+        *(b / GIB for b in beside)
+    )
+    total = f"{memory.total / GIB:.2f}"
+    if recipe.backend == "trtllm":
+        left = f"({total} - ({taken})) x {recipe.memory_ratio:g}"
+    else:
+        left = f"{total} x {recipe.memory_ratio:g} - ({taken})"
+    kv = "fp8" if _QUANTIZATIONS[recipe.quantization]["kvcache_quant_mode"] == "fp8" else "bf16"
+    return (
+        "Step times are sums of measured kernels (norms, activations and embeddings by the tool's formula), "
+        "without host time between steps. "
+        f"KV cache per GPU in GiB: {left}, over {memory.kv_token:.0f} bytes a token ({kv}) = {capacity} tokens."
+    )
