@@ -10,7 +10,17 @@ import pytest
 from tiphys.domain.settings import ClusterSettings, HpaSettings
 from tiphys.policies import HpaPolicy, KedaPolicy, parse_policy
 from tiphys.policies.hpa.behavior import POLICY_PERCENT, POLICY_PODS, SELECT_MAX, SELECT_MIN
-from tiphys.policies.hpa.reconcile import AVERAGE_VALUE, EXTERNAL, OBJECT, PODS, RESOURCE, UTILIZATION, VALUE, Rules
+from tiphys.policies.hpa.reconcile import (
+    AVERAGE_VALUE,
+    CONTAINER_RESOURCE,
+    EXTERNAL,
+    OBJECT,
+    PODS,
+    RESOURCE,
+    UTILIZATION,
+    VALUE,
+    Rules,
+)
 from tiphys.policies.hpa.rules import controller, hpa_rules
 from tiphys.policies.keda.rules import generated_hpa
 
@@ -84,12 +94,13 @@ def test_each_trigger_is_a_metric_of_the_generated_hpa():
         {"scaler": "prometheus", "signal": "ttft_p90", "threshold": 2, "metric_type": "Value"},
         {"scaler": "nats-jetstream", "endpoint": "nats:8222", "stream": "s", "consumer": "c"},
         {"scaler": "cpu", "threshold": 70},
+        {"scaler": "cpu", "threshold": "1500m", "metric_type": "AverageValue", "container": "server"},
     ]
     metrics = keda(triggers=triggers).metrics
-    assert metrics.source.tolist() == [EXTERNAL, EXTERNAL, RESOURCE]
-    assert metrics.target_type.tolist() == [VALUE, AVERAGE_VALUE, UTILIZATION]
-    assert metrics.target_milli.tolist() == [2000, 10000, 70]
-    assert metrics.is_cpu.tolist() == [False, False, True]
+    assert metrics.source.tolist() == [EXTERNAL, EXTERNAL, RESOURCE, CONTAINER_RESOURCE]
+    assert metrics.target_type.tolist() == [VALUE, AVERAGE_VALUE, UTILIZATION, AVERAGE_VALUE]
+    assert metrics.target_milli.tolist() == [2000, 10000, 70, 1500]
+    assert metrics.is_cpu.tolist() == [False, False, True, True]
 
 
 def test_a_formula_replaces_all_triggers_but_cpu_by_one_metric():

@@ -115,6 +115,15 @@ def test_what_autoscaling_v2_would_refuse_is_an_error(document, expected):
         ({"triggers": [TRIGGER | {"name": "a"}, TRIGGER | {"name": "a"}]}, "two triggers have one name"),
         ({"scaling_modifiers": {"formula": "a", "target": 2}}, "every trigger has a name"),
         (
+            {"triggers": [TRIGGER | {"name": "my-queue"}], "scaling_modifiers": {"formula": "a", "target": 2}},
+            "cannot call triggers by these names: my-queue",
+        ),
+        (
+            {"triggers": [TRIGGER | {"name": "a"}], "scaling_modifiers": {"formula": "a + b", "target": 2}},
+            "scaling_modifiers.formula: unknown trigger 'b'",
+        ),
+        ({"triggers": [TRIGGER | {"threshold": 0.0004}]}, "triggers.0.prometheus.threshold: Input should be greater"),
+        (
             {"fallback": {"failure_threshold": 3, "replicas": 2, "behavior": "scalingModifiers"}},
             "needs scaling_modifiers",
         ),
@@ -129,6 +138,12 @@ def test_keda_has_its_own_defaults():
     assert isinstance(policy, KedaPolicy)
     assert (policy.replicas.min, policy.replicas.max) == (0, 100)
     assert (policy.polling_interval_s, policy.cooldown_s, policy.initial_cooldown_s) == (30, 300, 0)
+
+
+def test_a_threshold_of_keda_has_three_decimals_as_in_its_hpa():
+    policy = parse_policy(KEDA | {"triggers": [TRIGGER | {"threshold": 2.0004}]})
+    assert isinstance(policy, KedaPolicy) and policy.triggers[0].scaler == "prometheus"
+    assert policy.triggers[0].threshold == 2.0
 
 
 def test_activation_is_a_share_of_the_threshold_where_written_so():

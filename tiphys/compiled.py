@@ -18,17 +18,18 @@ import numba
 from numba.core import config as _config
 
 _HERE = Path(__file__).parent
-_COMPILED_ROOMS = ("compiled.py", "policies", "twin")
+_COMPILED_ROOMS = ("twin", "domain")
+"""Rooms of which compiled functions use constants; elsewhere only the files that import this one are compiled."""
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 def sources_digest(root: Path = _HERE) -> str:
     """16 hex digits that change with any source that numba may compile, with numba, Python and the CPU target."""
     digest = hashlib.sha256()
-    for room in _COMPILED_ROOMS:
-        path = root / room
-        for file in [path] if path.is_file() else sorted(path.rglob("*.py")):
-            digest.update(str(file.relative_to(root)).encode() + b"\0" + file.read_bytes() + b"\0")
+    for file in sorted(root.rglob("*.py")):
+        source = file.read_bytes()
+        if b"tiphys.compiled import" in source or file.parent.name in _COMPILED_ROOMS:
+            digest.update(str(file.relative_to(root)).encode() + b"\0" + source + b"\0")
     digest.update(f"{numba.__version__} {sys.version} {_target()}".encode())
     return digest.hexdigest()[:16]
 
@@ -51,16 +52,35 @@ _config.CACHE_DIR = str(cache_folder())
 
 
 def jit(function: F) -> F:
-    """`function` compiled to machine code (nopython, cached on disk, IEEE arithmetic: no fastmath)."""
-    return numba.njit(cache=True, error_model="numpy")(function)  # type: ignore[no-any-return]
+    """`function` compiled to machine code (nopython, cached on disk, IEEE arithmetic: no fastmath).
+
+    One whose name begins with an underscore can be called by compiled code only: what Python needs in order to call a function
+    with many arrays takes longer to compile than the function.
+    """
+    return _compiled(function, inner=function.__name__.startswith("_"))
+
+
+def inner_jit(function: F) -> F:
+    """As `jit`, callable by compiled code only."""
+    return _compiled(function, inner=True)
 
 
 def lean_jit(function: F) -> F:
-    """As `jit`, without reference counts: for the inner functions of the event loop, which own and allocate no array.
+    """As `inner_jit`, without reference counts: for the functions of the event loop, which own and allocate no array.
 
     Counting references to the arrays that are handed from one small function to the next took five sixths of the loop's time.
     """
-    return numba.njit(cache=True, error_model="numpy", _nrt=False)(function)  # type: ignore[no-any-return]
+    return _compiled(function, inner=True, _nrt=False)
+
+
+def inlined_jit(function: F) -> F:
+    """As `lean_jit`, and made part of its caller: for what happens at every request, where handing over the arrays took half the time."""
+    return _compiled(function, inner=True, _nrt=False, forceinline=True)
+
+
+def _compiled(function: F, *, inner: bool, **options: bool) -> F:
+    wrappers = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True} if inner else {}
+    return numba.njit(cache=True, error_model="numpy", **wrappers, **options)(function)  # type: ignore[no-any-return]
 
 
 def is_cached() -> bool:

@@ -35,7 +35,7 @@ def _as_jsz(node: Any) -> Any:
 
 
 def nats_jetstream(case: Case) -> Answer:
-    answer = None if case["unreachable"] else _as_jsz(case["response"])
+    answer = None if case.get("unreachable") else _as_jsz(case["response"])
     reading = t.nats_jetstream(answer, t.nats_config(case["metadata"], case.get("auth_params", {})))
     answered = {} if reading.error else {"lag": int(reading.value), "metric_milli": reading.metric_m}
     return {"error": reading.error, "active": reading.active, **answered}
@@ -43,7 +43,7 @@ def nats_jetstream(case: Case) -> Answer:
 
 def nats_config(case: Case) -> Answer:
     try:
-        t.nats_config(case["metadata"], case["auth_params"])
+        t.nats_config(case["metadata"], case.get("auth_params", {}))
     except InputError:
         return {"valid": False}
     return {"valid": True}
@@ -55,7 +55,10 @@ def metric_name(case: Case) -> Answer:
 
 def prometheus_query(case: Case) -> Answer:
     reading = t.prometheus_query(
-        case["body"], case["http_status"], case["ignore_null_values"], float(case.get("activation_threshold", 0))
+        case["body"],
+        case["http_status"],
+        case.get("ignore_null_values", True),
+        float(case.get("activation_threshold", 0)),
     )
     answered = {} if reading.error else {"value": reading.value, "metric_milli": reading.metric_m}
     return {"error": reading.error, "active": reading.active, **answered}
@@ -67,7 +70,7 @@ def quantity_milli(case: Case) -> Answer:
 
 
 def activity(case: Case) -> Answer:
-    triggers, modifiers = case["triggers"], case["modifiers"]
+    triggers, modifiers = case["triggers"], case.get("modifiers")
     resources = _flags(trigger["type"] in RESOURCES for trigger in triggers)
     errors = _flags(trigger["error"] for trigger in triggers)
     if modifiers is not None:
@@ -88,7 +91,7 @@ def request_scale(case: Case) -> Answer:
     )
     decision = p.request_scale(
         rules,
-        p.read_annotations(case["annotations"]),
+        p.read_annotations(case["annotations"] or {}),
         case["current_replicas"],
         case["active"],
         case["error"],
@@ -119,13 +122,13 @@ def _fallback_rules(fallback: Any, target: float, metric_type: str, modifiers: A
 
 def fallback(case: Case) -> Answer:
     step = f.fallback_step(
-        _fallback_rules(case["fallback"], case["target"], case["target_type"], case["scaling_modifiers"]),
+        _fallback_rules(case["fallback"], case["target"], case["target_type"], case.get("scaling_modifiers")),
         case["scaler_error"],
         round(_or(case["metric"], 0) * 1000),
         _or(case["failures_before"], f.NEVER_COUNTED),
         f.HEALTHS.index(case["health_before"] or ""),
-        _or(case["current_replicas"], 0),
-        _or(case["ready_replicas"], 0),
+        _or(case.get("current_replicas"), 0),
+        _or(case.get("ready_replicas"), 0),
     )
     return {
         "metric": None if step.error else step.metric_m / 1000,
@@ -153,16 +156,30 @@ def scaling_modifiers(case: Case) -> Answer:
     return {"error": composite.error, **({} if composite.error else {"metric_milli": composite.metric_m})}
 
 
+def composite_metric(case: Case) -> Answer:
+    triggers = case["triggers"]
+    composite = fm.composite_metric(
+        fm.compile_formula(case["formula"], [trigger["name"] for trigger in triggers]),
+        float(case["target"]),
+        _or(case["fallback_replicas"], fm.NO_FALLBACK_REPLICAS),
+        np.array([trigger["metric_milli"] for trigger in triggers], dtype=np.int64),
+        _flags(trigger["error"] for trigger in triggers),
+        _flags(trigger["fallback_active"] for trigger in triggers),
+        _flags(trigger["nil"] for trigger in triggers),
+    )
+    return {"error": composite.error, **({} if composite.error else {"metric_milli": composite.metric_m})}
+
+
 def hpa_bounds(case: Case) -> Answer:
-    return p.hpa_bounds(case["spec"]["min"], case["spec"]["max"])._asdict()
+    return p.hpa_bounds(case["spec"].get("min"), case["spec"].get("max"))._asdict()
 
 
 def bounds_valid(case: Case) -> Answer:
-    return {"valid": p.bounds_valid(case["spec"]["min"], case["spec"]["max"], case["spec"]["idle"])}
+    return {"valid": p.bounds_valid(*(case["spec"].get(name) for name in ("min", "max", "idle")))}
 
 
 def paused(case: Case) -> Answer:
-    return {"paused": p.read_annotations(case["annotations"]).paused}
+    return {"paused": p.read_annotations(case["annotations"] or {}).paused}
 
 
 def _ready_pods(count: int) -> c.Pods:
@@ -177,14 +194,14 @@ def _ready_pods(count: int) -> c.Pods:
 
 
 def keda_hpa_desired(case: Case) -> Answer:
-    status = case["status_replicas"]
+    status: int = case["status_replicas"]
     proposal = p.keda_hpa_desired(
         case["metric_milli"],
         case["threshold_milli"],
         case["metric_type"] == "Value",
-        case.get("spec_replicas", status),
+        _or(case.get("spec_replicas"), status),
         status,
-        _ready_pods(case.get("ready_replicas", status)),
+        _ready_pods(_or(case.get("ready_replicas"), status)),
         c.Tolerance(float(case["tolerance"]["down"]), float(case["tolerance"]["up"])),
     )
     return {"desired": proposal.replicas, "error": proposal.error != c.NO_ERROR}
@@ -202,6 +219,7 @@ SUITE: Suite = {
         request_scale,
         fallback,
         scaling_modifiers,
+        composite_metric,
         hpa_bounds,
         bounds_valid,
         paused,

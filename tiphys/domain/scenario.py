@@ -15,7 +15,7 @@ class Scenario:
 
     The clock starts at 0. Requests that arrive in [warmup_s, horizon_s] are scored. GPU time is counted in the same window.
     After `horizon_s` (the end of the trace) no request arrives, controllers go on, and the play drains for at most `drain_s`.
-    `start_replicas` are ready at time 0, by pool; the policy's minimum where a pool is absent.
+    `start_replicas` are ready at time 0, by pool; the envelope's `start` where a pool is absent.
     `perturbation` is how the truth differs from the service's description.
     """
 

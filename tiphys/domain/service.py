@@ -39,12 +39,21 @@ class Envelope(Frozen):
 
     min: Annotated[int, Field(ge=0)] = 1
     max: PositiveInt
+    start: PositiveInt | None = None
+    """Replicas that are ready when a play begins, whatever the policy; `min` (at least 1) where absent."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if self.min > self.max:
             raise ValueError(f"min {self.min} is over max {self.max}")
+        if self.start is not None and not self.min <= self.start <= self.max:
+            raise ValueError(f"start {self.start} is not between min {self.min} and max {self.max}")
         return self
+
+    @property
+    def at_start(self) -> int:
+        """Replicas that are ready when a play begins."""
+        return self.start or max(self.min, 1)
 
 
 class Target(Frozen):

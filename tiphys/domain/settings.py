@@ -39,8 +39,6 @@ class KedaSettings(Frozen):
 class ClusterSettings(Frozen):
     """Read from a cluster where there is one, obeyed by the twin, never a default baked into a law."""
 
-    namespace: str = "default"
-    prometheus_url: str = "http://prometheus-operated.monitoring.svc:9090"
     hpa: HpaSettings = HpaSettings()
     scrape: ScrapeSettings = ScrapeSettings()
     keda: KedaSettings = KedaSettings()

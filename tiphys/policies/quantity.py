@@ -51,17 +51,25 @@ def to_milli_grid(value: Fraction | float) -> float:
     return math.ceil(exact * 1000) / 1000
 
 
-def _read(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return value  # pydantic says it better
+def _exact(value: Any) -> Fraction:
     try:
-        exact = parse_quantity(value)
+        return min(parse_quantity(value), Fraction(10) ** 30)
     except InputError as error:
         raise ValueError(f"{error.message} (allowed: {error.allowed})") from None
-    return to_milli_grid(min(exact, Fraction(10) ** 30))
 
 
-Quantity = Annotated[float, BeforeValidator(_read), Field(ge=0, le=MOST)]
+def _up(value: Any) -> Any:
+    """Not finite is left to pydantic, which says it better."""
+    return value if isinstance(value, float) and not math.isfinite(value) else to_milli_grid(_exact(value))
+
+
+def _nearest(value: Any) -> Any:
+    return value if isinstance(value, float) and not math.isfinite(value) else float(f"{float(_exact(value)):.3f}")
+
+
+Quantity = Annotated[float, BeforeValidator(_up), Field(ge=0, le=MOST)]
 """A quantity in whole thousandths: the HPA controller rounds finer fractions up when it reads a target."""
-PositiveQuantity = Annotated[float, BeforeValidator(_read), Field(gt=0, le=MOST)]
-"""A target: a quantity over zero."""
+PositiveQuantity = Annotated[float, BeforeValidator(_up), Field(gt=0, le=MOST)]
+"""A target of an HPA: a quantity over zero."""
+PositiveDecimal = Annotated[float, BeforeValidator(_nearest), Field(gt=0, le=MOST)]
+"""A threshold of KEDA, which writes it into its HPA with three decimals (pkg/scalers/scaler.go)."""

@@ -20,7 +20,7 @@ from tiphys.documents import read_yaml
 from tiphys.domain.platform import ScalingPolicy
 from tiphys.domain.service import Envelope
 from tiphys.domain.settings import ClusterSettings
-from tiphys.errors import InputError
+from tiphys.errors import InputError, unknown_name
 from tiphys.policies.any_policy import ClosedPolicy, parse_policy, policy_class
 from tiphys.policies.inert import inert_numbers
 from tiphys.policies.space_document import Choice, Node, Range, SameAs, is_open, read_node
@@ -123,6 +123,9 @@ class PolicySpace:
         self._published = published
         stated = {key: value for key, value in self.document.items() if key != "published_default"}
         self._class = policy_class(stated, where)
+        for key in stated:
+            if key not in self._class.model_fields:
+                raise unknown_name("key", key, {*self._class.model_fields, "published_default"}, where=where, key=key)
         self._tree = read_node(stated, "", self._class, where)
         self.dimensions = tuple(_dimensions(self._tree, ()))
         self._check_samples()
@@ -236,7 +239,7 @@ class PolicySpace:
             try:
                 self.policy(params)
             except InputError as error:
-                if not self.dimensions:
+                if not self.dimensions or error.message.startswith("unknown key"):
                     raise
                 at = ", ".join(f"{path} {value}" for path, value in params.items())
                 raise InputError(

@@ -350,7 +350,9 @@ def _member(tree: Tree, of: Callable[[Tree], Any]) -> Any:
 def _coalesce(tree: Tree, of: Callable[[Tree], Any]) -> Any:
     try:
         value = of(tree.parts[0])
-    except MissingVariable:
+    except MissingVariable as error:
+        if "." not in error.path:
+            raise  # nothing of that kind is known yet, so that the fallback would come too early
         value = None
     return of(tree.parts[1]) if value is None else value
 

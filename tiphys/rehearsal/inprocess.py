@@ -185,10 +185,11 @@ class _Invocation:
 
     def save_output(self, output: Any) -> int:
         notes = get_type_hints(type(output), include_extras=True)
+        plain = output.model_dump()
         for field in type(output).model_fields:
             if field in ("exit_code", "result"):
                 continue
-            self.write(annotation_of(notes[field]), field, _member(output, field))
+            self.write(annotation_of(notes[field]), field, plain[field])
         print(serialized(output.result))
         return int(output.exit_code)
 
@@ -218,11 +219,6 @@ class _Invocation:
                     note_of_field = annotation_of(annotation)
                     path = self.believed(note_of_field, field) if note_of_field else ""
                     self.files[path or f"{self.call.outputs_root}/parameters/{field}"] = ""
-
-
-def _member(output: BaseModel, field: str) -> Any:
-    value = getattr(output, field)
-    return output.model_dump()[field] if isinstance(value, BaseModel) else value
 
 
 def _returned(function: Callable[..., Any]) -> Iterator[tuple[Any, Any]]:
@@ -261,7 +257,9 @@ def parsed(text: str, kind: Any) -> Any:
     kinds = {each for each in (get_args(kind) or (kind,)) if each is not NoneType}
     if kind is inspect.Parameter.empty:
         return _json_or_text(text)
-    if all(isinstance(each, type) and issubclass(each, str) for each in kinds) or all(isinstance(k, str) for k in kinds):
+    if all(isinstance(each, type) and issubclass(each, str) for each in kinds) or all(
+        isinstance(k, str) for k in kinds
+    ):
         return text
     value = _json_or_text(text)
     try:

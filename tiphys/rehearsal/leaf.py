@@ -99,7 +99,11 @@ def collect(call: LeafCall, result: LeafResult) -> tuple[Phase, str, Outputs]:
         return "Failed", f"{text}: {result.message}" if result.message else text, outputs
     if missing or lost:
         absent = ", ".join([*missing, *lost])
-        return "Error", f"wait: Error (exit code 64): no such file: {absent}", Outputs(parameters, artifacts, stdout, None)
+        return (
+            "Error",
+            f"wait: Error (exit code 64): no such file: {absent}",
+            Outputs(parameters, artifacts, stdout, None),
+        )
     return "Succeeded", "", outputs
 
 

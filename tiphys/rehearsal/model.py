@@ -158,7 +158,8 @@ class Book:
         names = [str(each.get("name")) for each in spec.get("templates") or []]
         hint = nearest(template, names)
         raise RehearsalError(
-            f"{where}: template name '{template}' undefined in '{home}'" + (f"; {hint}" if hint else ""), field="template"
+            f"{where}: template name '{template}' undefined in '{home}'" + (f"; {hint}" if hint else ""),
+            field="template",
         )
 
 
@@ -170,7 +171,8 @@ def read(workflow: object, templates: Sequence[object] = ()) -> Book:
     if ref := spec.get("workflowTemplateRef"):
         if ref.get("name") not in others:
             raise RehearsalError(
-                f"workflowTemplateRef: no workflow template '{ref.get('name')}' was handed over", field="workflowTemplateRef"
+                f"workflowTemplateRef: no workflow template '{ref.get('name')}' was handed over",
+                field="workflowTemplateRef",
             )
         spec = _submitted(others[ref["name"]], spec)
     book = Book(name_of(data), spec, data.get("metadata") or {}, data["kind"], others)
@@ -212,7 +214,8 @@ def _merged(defaults: Data, over: Data) -> Data:
 def unsupported(home: str, path: str, name: str) -> RehearsalError:
     """The error for a field that this machine cannot act out."""
     return RehearsalError(
-        f"{home}: {path}: the field '{name}' is not acted out on this machine, and is not one that is safe to ignore", field=name
+        f"{home}: {path}: the field '{name}' is not acted out on this machine, and is not one that is safe to ignore",
+        field=name,
     )
 
 

@@ -6,13 +6,12 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Literal
+
+from tiphys.errors import TiphysError
 
 Phase = Literal["Succeeded", "Failed", "Error", "Skipped", "Omitted"]
 """How a node ended, in Argo's words."""
-
-_NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class Node:
     template: str
     phase: Phase
     message: str = ""
-    inputs: Mapping[str, str] = _NOTHING
+    inputs: Mapping[str, str] = field(default_factory=dict)
     outputs: Outputs | None = None
     started_at: float = 0.0
     finished_at: float = 0.0
@@ -137,6 +136,14 @@ class Clock:
         time.sleep(seconds)
 
 
+class StepFailed(TiphysError):
+    """A step of a workflow failed; `exit_code` is that of its process."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        self.exit_code = exit_code
+        super().__init__(message)
+
+
 @dataclass(frozen=True)
 class Outcome:
     """How a workflow ended: every node in order of ending, the outputs, and the error that made it fail."""
@@ -147,7 +154,7 @@ class Outcome:
     outputs: Mapping[str, str]
     """Parameters of the entrypoint, and those exported by `globalName`."""
     error: BaseException | None = None
-    """The exception of the first node that failed in this process, for its exit code."""
+    """The exception behind the failure, where a step raised one in this process."""
 
     def node(self, name: str) -> Node:
         """The last node of a display name or full name. Raises KeyError."""
@@ -155,6 +162,15 @@ class Outcome:
             if name in (node.display_name, node.name):
                 return node
         raise KeyError(name)
+
+    def raise_failure(self) -> None:
+        """Raise what made the workflow fail, so that a command can end with its exit code; nothing when it succeeded."""
+        if self.phase == "Succeeded":
+            return
+        if self.error is not None:
+            raise self.error
+        codes = [n.outputs.exit_code for n in self.nodes if n.failed and n.outputs and n.outputs.exit_code]
+        raise StepFailed(self.message or f"the workflow ended in {self.phase}", codes[-1] if codes else 1)
 
     def phases(self) -> dict[str, Phase]:
         """Phase by display name."""

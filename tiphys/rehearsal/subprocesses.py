@@ -64,7 +64,9 @@ def run_inline(call: LeafCall) -> LeafResult:
     program = _program(command[0], call.node)
     with _inputs_in_place(call):
         since_ns = time.time_ns()
-        ended = _run(call, [program, *command[1:], *map(str, call.script.get("args") or []), str(source)], call.environment)
+        ended = _run(
+            call, [program, *command[1:], *map(str, call.script.get("args") or []), str(source)], call.environment
+        )
         files = _declared_elsewhere(call, since_ns)
     return LeafResult(ended.exit_code, ended.stdout, files, ended.message, None, ended.timed_out)
 

@@ -55,7 +55,11 @@ def pure_reference(value: object) -> str:
 def _text(text: str, scope: Scope, strict: bool) -> str:
     def replace(match: re.Match[str]) -> str:
         tag = match[1]
-        return _expression(match[0], tag[1:], scope, strict) if tag.startswith("=") else _simple(match[0], tag, scope, strict)
+        return (
+            _expression(match[0], tag[1:], scope, strict)
+            if tag.startswith("=")
+            else _simple(match[0], tag, scope, strict)
+        )
 
     replaced = _TAG.sub(replace, text)
     if replaced != text and "{{" in text and re.search(r"\{\{[^{}]*\{\{", text):

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from tiphys.domain.trace import Trace
 from tiphys.errors import InputError
-from tiphys.traffic.bursts import Bursting, fit_bursting, within_minute_dispersion
+from tiphys.traffic.bursts import fit_bursting, within_minute_dispersion
 from tiphys.traffic.lengths import fit_lengths
 from tiphys.traffic.profile import MINUTE_S, Bursts, Clusters, TrafficProfile
 from tiphys.traffic.sample import local_mean, toned
@@ -19,6 +19,8 @@ _SHORTEST_S = 2 * MINUTE_S
 _MOST_RATES = 3000
 _REDRAWN_SHARE = 0.1
 """At most this share of the variance of minutes is redrawn in a sample: more, and its minutes no longer follow the original's."""
+_REDRAWN_SHARE_A_MINUTE = 1 / 1600
+"""Of a short trace less: redrawing this share for each minute moves the sample's dispersion at 60 s by 5 % (one sigma)."""
 
 
 def fit(
@@ -68,8 +70,9 @@ def _bursts(trace: Trace) -> Bursts:
         within_minute_1s=_short(within_minute_dispersion(trace.arrival_s, whole, 1.0)),
         minute_noise=_short(noise),
         shape_weight=_short(_shape_weight(counts.astype(np.float64), noise)),
-        fast=_shortened(bursting).fast,
-        slow=_shortened(bursting).slow,
+        clustered_share=bursting.share,
+        fast=_shortened(bursting.fast),
+        slow=_shortened(bursting.slow),
     )
 
 
@@ -78,25 +81,23 @@ def _minute_noise(counts: NDArray[np.int64]) -> float:
     if counts.sum() == 0 or len(counts) < 2:
         return 1.0
     neighbours = float(np.mean(np.diff(counts) ** 2)) / 2 / float(counts.mean())
-    return max(1.0, min(neighbours, _REDRAWN_SHARE * dispersion(counts)))
+    share = min(_REDRAWN_SHARE, _REDRAWN_SHARE_A_MINUTE * len(counts))
+    return max(1.0, min(neighbours, share * dispersion(counts)))
 
 
 def _shape_weight(counts: Floats, noise: float) -> float:
     """The weight of the observed minutes against their local mean with which shape and noise together disperse as observed."""
     goal = dispersion(counts) - noise
     smooth = local_mean(counts, np.ones(len(counts)))
-    low, high = 0.0, 1.0
+    low, high = -1.0, 1.0
     for _ in range(40):
         middle = (low + high) / 2
         low, high = (middle, high) if dispersion(toned(counts, smooth, middle)) < goal else (low, middle)
     return low
 
 
-def _shortened(bursting: Bursting) -> Bursting:
-    fast, slow = (
-        Clusters(mean_size=_short(family.mean_size), spread_s=family.spread_s) for family in (bursting.fast, bursting.slow)
-    )
-    return Bursting(fast, slow)
+def _shortened(family: Clusters) -> Clusters:
+    return Clusters(mean_size=_short(family.mean_size), spread_s=family.spread_s)
 
 
 def _short(value: float) -> float:

@@ -45,9 +45,11 @@ class Bursts(Frozen):
     """Of 1-s counts round the rate of their own minute, as observed."""
     minute_noise: AtLeastOne
     """Index of dispersion with which a sample redraws the count of each minute."""
-    shape_weight: Ratio
-    """How far a sample's expected minute goes from the local mean to the observed minute, so that the redrawn minutes
-    disperse as the observed ones did."""
+    shape_weight: Annotated[float, Field(ge=-1, le=1)]
+    """What a sample's expected minute is, so that redrawn minutes disperse as the observed ones did: between the local mean (0)
+    and the observed minute (1), or below 0 between the local mean and one mean for all (-1)."""
+    clustered_share: Ratio
+    """Share of the requests that come in clusters; the rest are Poisson."""
     fast: Clusters
     """Single bursts, inside the slow clusters: `mean_size` counts requests."""
     slow: Clusters

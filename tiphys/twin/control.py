@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tiphys.compiled import jit, lean_jit
+from tiphys.compiled import inner_jit, lean_jit
 from tiphys.policies.hpa.calculator import MOST_MILLI, PENDING, RUNNING, Containers, Pods
 from tiphys.policies.hpa.reconcile import (
     PODS, Controller, Observations, Proposals, Rules, Scale, State, reconcile,
@@ -63,7 +63,7 @@ class Control(NamedTuple):
     keda: KedaLoop
 
 
-@jit
+@inner_jit
 def hpa_pass(
     fleet: Fleet, requests: Requests, samples: Samples, rules: PodRules, control: Control, bounds_s: Floats, now_s: float
 ) -> int:
@@ -172,7 +172,7 @@ def observe_pods(fleet: Fleet, samples: Samples, control: Control, metric: int, 
     log_answer(control.log, metric, Answer(count > 0, total / max(count, 1), age_s), 0)
 
 
-@jit
+@inner_jit
 def keda_poll(
     fleet: Fleet, requests: Requests, samples: Samples, rules: PodRules, control: Control, bounds_s: Floats, now_s: float
 ) -> int:
@@ -204,7 +204,7 @@ def keda_poll(
     return OK
 
 
-@jit
+@inner_jit
 def ask(
     fleet: Fleet, samples: Samples, control: Control, bounds_s: Floats, trigger: int, spec: int, ready: int, now_s: float
 ) -> None:
@@ -231,7 +231,7 @@ def ask(
     log_answer(control.log, trigger, answer, step.failures)
 
 
-@jit
+@inner_jit
 def composite(keda: KedaLoop) -> Composite:
     """The composite metric from what the triggers said last."""
     triggers = keda.triggers
@@ -241,7 +241,7 @@ def composite(keda: KedaLoop) -> Composite:
     )  # fmt: skip
 
 
-@jit
+@inner_jit
 def observe_keda(
     fleet: Fleet, samples: Samples, control: Control, bounds_s: Floats, spec: int, ready: int, now_s: float
 ) -> None:

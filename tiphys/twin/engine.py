@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tiphys.compiled import lean_jit
+from tiphys.compiled import inlined_jit, lean_jit
 from tiphys.domain.recording import ITL_BINS, ITL_BINS_PER_OCTAVE, ITL_FIRST_EXPONENT
 from tiphys.twin.state import ADMISSIONS, IDLE_S, NONE, PREEMPTIONS, UNFINISHED, EngineLimits, Fleet, Floats, Longs, Requests
 from tiphys.twin.tournament import set_key
@@ -28,7 +28,7 @@ def outstanding(fleet: Fleet, pod: int) -> int:
     return record.waiting + record.prefilling + record.decoding
 
 
-@lean_jit
+@inlined_jit
 def enqueue(fleet: Fleet, requests: Requests, limits: EngineLimits, pod: int, request: int, now_s: float) -> None:
     """Put an arriving request at the end of a pod's queue; an idle engine starts, a jumping one ends at its next boundary."""
     record = fleet.pods[pod]
@@ -49,7 +49,7 @@ def enqueue(fleet: Fleet, requests: Requests, limits: EngineLimits, pod: int, re
         stop_after(fleet, pod, steps_until_after(fleet, pod, now_s))
 
 
-@lean_jit
+@inlined_jit
 def steps_until_after(fleet: Fleet, pod: int, now_s: float) -> int:
     """The first step of the present run that ends strictly after `now_s` (1 = the first)."""
     record = fleet.pods[pod]
@@ -68,13 +68,13 @@ def steps_until_after(fleet: Fleet, pod: int, now_s: float) -> int:
     return steps
 
 
-@lean_jit
+@inlined_jit
 def end_of(start_s: float, first_s: float, growth_s: float, steps: int) -> float:
     """When `steps` steps have passed of which the first takes `first_s` and each later one `growth_s` more."""
     return start_s + steps * first_s + growth_s * (0.5 * steps * (steps - 1))
 
 
-@lean_jit
+@inlined_jit
 def stop_after(fleet: Fleet, pod: int, steps: int) -> None:
     """End the present run after `steps` steps."""
     record = fleet.pods[pod]
@@ -83,7 +83,7 @@ def stop_after(fleet: Fleet, pod: int, steps: int) -> None:
     set_key(fleet.steps_tree, fleet.step_keys, pod, record.step_end_s)
 
 
-@lean_jit
+@inlined_jit
 def begin_step(fleet: Fleet, requests: Requests, limits: EngineLimits, pod: int, now_s: float) -> None:
     """Start the next step of a pod, or a run of steps without prefill; idle when there is nothing to do."""
     record = fleet.pods[pod]
@@ -121,7 +121,7 @@ def begin_step(fleet: Fleet, requests: Requests, limits: EngineLimits, pod: int,
     set_key(fleet.steps_tree, fleet.step_keys, pod, record.step_end_s)
 
 
-@lean_jit
+@inlined_jit
 def schedule_prefill(fleet: Fleet, requests: Requests, limits: EngineLimits, pod: int) -> tuple[int, float]:
     """Give prompts their chunks of this step and admit what fits: (prefill tokens P, sum of p_i * isl_i)."""
     record = fleet.pods[pod]
@@ -144,7 +144,7 @@ def schedule_prefill(fleet: Fleet, requests: Requests, limits: EngineLimits, pod
     return whole - budget, pairs
 
 
-@lean_jit
+@inlined_jit
 def deal(requests: Requests, request: int, budget: int) -> int:
     """Give a prompt as much of the budget as it can use."""
     chunk = min(requests.prefill_left[request], budget)
@@ -152,13 +152,13 @@ def deal(requests: Requests, request: int, budget: int) -> int:
     return chunk
 
 
-@lean_jit
+@inlined_jit
 def prompt_tokens(requests: Requests, request: int) -> int:
     """Tokens to prefill: the prompt, and after a preemption what had been generated too."""
     return requests.input_tokens[request] + requests.generated[request]
 
 
-@lean_jit
+@inlined_jit
 def fits(record: Any, requests: Requests, limits: EngineLimits, request: int) -> bool:
     """Whether the KV cache has room for a request under the engine's admission rule."""
     if limits.no_evict:
@@ -168,7 +168,7 @@ def fits(record: Any, requests: Requests, limits: EngineLimits, request: int) ->
     return used + prompt_tokens(requests, request) <= limits.kv_capacity_tokens
 
 
-@lean_jit
+@inlined_jit
 def admit(fleet: Fleet, requests: Requests, limits: EngineLimits, pod: int, request: int) -> None:
     """Move the head of the queue to the end of the prefilling list."""
     record = fleet.pods[pod]
@@ -246,7 +246,7 @@ def drop_last_prefill(record: Any, requests: Requests) -> None:
     record.prefilling -= 1
 
 
-@lean_jit
+@inlined_jit
 def end_steps(
     fleet: Fleet, requests: Requests, limits: EngineLimits, bounds_s: Floats, pod: int, now_s: float, counts_itl: bool
 ) -> None:
@@ -263,7 +263,7 @@ def end_steps(
         end_prefills(fleet, requests, bounds_s, pod, now_s)
 
 
-@lean_jit
+@inlined_jit
 def finish_decodes(fleet: Fleet, requests: Requests, pod: int, now_s: float) -> None:
     """Take every sequence off the heap whose last token came at this iteration."""
     record = fleet.pods[pod]
@@ -277,7 +277,7 @@ def finish_decodes(fleet: Fleet, requests: Requests, pod: int, now_s: float) -> 
         fleet.counters[UNFINISHED] -= 1
 
 
-@lean_jit
+@inlined_jit
 def end_prefills(fleet: Fleet, requests: Requests, bounds_s: Floats, pod: int, now_s: float) -> None:
     """First tokens of the prompts that were completed in this step."""
     record = fleet.pods[pod]
@@ -303,7 +303,7 @@ def end_prefills(fleet: Fleet, requests: Requests, bounds_s: Floats, pod: int, n
         record.prefill_tail = NONE
 
 
-@lean_jit
+@inlined_jit
 def count_ttft(fleet: Fleet, bounds_s: Floats, pod: int, ttft_s: float) -> None:
     """Add an observation to the pod's TTFT histogram."""
     bucket = 0
@@ -313,14 +313,14 @@ def count_ttft(fleet: Fleet, bounds_s: Floats, pod: int, ttft_s: float) -> None:
     fleet.pods[pod].ttft_sum_s += ttft_s
 
 
-@lean_jit
+@inlined_jit
 def gap_bin(gap_s: float) -> int:
     """The logarithmic bin of an inter-token gap: exponent and leading mantissa bits of the double."""
     bits = np.float64(gap_s).view(np.int64)
     return max(0, min(_ITL_TOP, (bits >> _ITL_SHIFT) - _ITL_FIRST))
 
 
-@lean_jit
+@inlined_jit
 def count_gaps(counts: Longs, first_s: float, growth_s: float, steps: int, sequences: int) -> None:
     """Count the token gaps of a run of steps whose durations grow by `growth_s`: one bin after the other, not step by step."""
     low = gap_bin(first_s)
@@ -338,7 +338,7 @@ def count_gaps(counts: Longs, first_s: float, growth_s: float, steps: int, seque
         done = until
 
 
-@lean_jit
+@inlined_jit
 def add_decode(fleet: Fleet, pod: int, iteration: int, request: int) -> None:
     """Push a sequence that ends at `iteration` onto the pod's heap."""
     key, value = fleet.finish_iteration[pod], fleet.finish_request[pod]
@@ -355,7 +355,7 @@ def add_decode(fleet: Fleet, pod: int, iteration: int, request: int) -> None:
     value[place] = request
 
 
-@lean_jit
+@inlined_jit
 def remove_decode(fleet: Fleet, pod: int, place: int) -> None:
     """Take one place out of the pod's heap."""
     key, value = fleet.finish_iteration[pod], fleet.finish_request[pod]

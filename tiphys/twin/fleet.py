@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tiphys.compiled import lean_jit
+from tiphys.compiled import inlined_jit, lean_jit
 from tiphys.twin.engine import fail_all
 from tiphys.twin.state import (
     IDLE_S, LAST_ROUTED, LIVE, NONE, PODS_CREATED, READY, WANTED, EngineLimits, Fleet, Floats, Longs, Requests, Samples,
@@ -155,7 +155,7 @@ def let_go(fleet: Fleet, requests: Requests, pod: int, now_s: float) -> None:
     set_key(fleet.timers_tree, fleet.timer_keys, pod, IDLE_S)
 
 
-@lean_jit
+@inlined_jit
 def route(fleet: Fleet, rules: PodRules, request: int) -> int:
     """The pod that takes a request, or NONE when none is ready."""
     count = fleet.counters[READY]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from tiphys.compiled import jit, lean_jit
+from tiphys.compiled import inlined_jit, jit, lean_jit
 from tiphys.twin.control import HPA, KEDA, OK, Control, hpa_pass, keda_poll
 from tiphys.twin.engine import begin_step, end_steps, enqueue
 from tiphys.twin.fleet import PodRules, become_ready, create_pod, forget_gone, let_go, next_timer_s, route
@@ -89,7 +89,7 @@ def last_finish_s(requests: Requests) -> float:
     return last_s
 
 
-@lean_jit
+@inlined_jit
 def end_of_steps(
     fleet: Fleet, requests: Requests, limits: EngineLimits, rules: PodRules, bounds_s: Floats, pod: int, now_s: float, window: Window
 ) -> None:  # fmt: skip
@@ -104,7 +104,7 @@ def end_of_steps(
         let_go(fleet, requests, pod, now_s)
 
 
-@lean_jit
+@inlined_jit
 def arrive(fleet: Fleet, requests: Requests, limits: EngineLimits, rules: PodRules, request: int, now_s: float) -> None:
     """Route a request; one that no replica could ever hold, or that finds none ready, fails at once."""
     tokens = requests.input_tokens[request] + requests.output_tokens[request]

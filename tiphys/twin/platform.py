@@ -110,7 +110,7 @@ class Twin:
         ((name, pool),) = self.service.pools.items()
         check_prompts(scenario.trace, pool)
         policy = self.in_force[name]
-        start = scenario.start_replicas.get(name, max(1, getattr(policy, "bounds").min))
+        start = scenario.start_replicas.get(name, pool.pool.replicas.at_start)
         began = time.perf_counter()
         pods = max(self._pods, start + _SPARE_PODS)
         while True:

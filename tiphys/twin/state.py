@@ -30,7 +30,8 @@ POD_DTYPE = np.dtype(
         ("decode_tokens", "i8"), ("prompt_tokens", "i8"), ("reserved_tokens", "i8"),
         ("wait_head", "i4"), ("wait_tail", "i4"), ("prefill_head", "i4"), ("prefill_tail", "i4"),
         ("next_scrape_s", "f8"), ("stale_s", "f8"), ("samples", "i8"), ("ttft_sum_s", "f8"),
-    ]
+    ],
+    align=True,
 )  # fmt: skip
 
 

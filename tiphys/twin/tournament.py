@@ -5,11 +5,11 @@
 
 from __future__ import annotations
 
-from tiphys.compiled import lean_jit
+from tiphys.compiled import inlined_jit
 from tiphys.twin.state import Floats, Longs
 
 
-@lean_jit
+@inlined_jit
 def set_key(tree: Longs, keys: Floats, index: int, key: float) -> None:
     """Give leaf `index` a new key."""
     keys[index] = key

@@ -238,12 +238,12 @@ def behavior_stabilization(
         if age_s > up_window_s and age_s > down_window_s:
             expired = entry
     replicas = min(max(spec_replicas, lowest), highest)
+    reason, held = READY_FOR_NEW_SCALE, NONE
     if replicas < wish:
-        result = _stabilized(history, replicas, SCALE_UP_STABILIZED, lowest_at)
+        reason, held = SCALE_UP_STABILIZED, lowest_at
     elif replicas > wish:
-        result = _stabilized(history, replicas, SCALE_DOWN_STABILIZED, highest_at)
-    else:
-        result = _stabilized(history, replicas, READY_FOR_NEW_SCALE, NONE)
+        reason, held = SCALE_DOWN_STABILIZED, highest_at
+    result = _stabilized(history, replicas, reason, held)
     remember(history, wish, now_s, expired)
     return result
 
@@ -354,12 +354,9 @@ def store_scale_event(events: ScaleEvents, change: int, has_behavior: bool, rule
     """
     if not has_behavior:
         return
-    longest_s = 0.0
-    for period_s in rules.policy_period_s:
-        longest_s = max(longest_s, period_s)
     slot = NONE
     for entry in range(events.used[0]):
-        if now_s - events.time_s[entry] > longest_s:
+        if np.all(now_s - events.time_s[entry] > rules.policy_period_s):
             events.outdated[entry] = True
         if events.outdated[entry]:
             slot = entry

@@ -332,7 +332,7 @@ def plain_average(
         elif ratio > 1.0 and pod_class[pod] in (MISSING, UNREADY):
             size += 1
     final_ratio = float(_divide(total_m, size)) / float(target_m)
-    return _combined(spec_replicas, ratio, final_ratio, counted, size, pod_class, tolerance, average_m, ABSENT)
+    return _combined(spec_replicas, ratio, final_ratio, counted, size, pod_class, tolerance, average_m, int(ABSENT))
 
 
 @jit
@@ -383,18 +383,21 @@ def _combined(
 ) -> Proposal:
     """The proposal from the ratios without and with assumed samples (2.5.3)."""
     some_missing, some_unready = np.any(pod_class == MISSING), np.any(pod_class == UNREADY)
+    replicas, final, multiplier, decided_by = spec_replicas, final_ratio, NONE, BY_TOLERANCE
     if not some_missing and not (some_unready and ratio > 1.0):
-        if within(ratio, tolerance):
-            return proposal(spec_replicas, ratio, ratio, NONE, average_m, percent, BY_TOLERANCE)
-        return proposal(ceil_replicas(ratio * counted), ratio, ratio, counted, average_m, percent, BY_SCALING)
-    if within(final_ratio, tolerance):
-        return proposal(spec_replicas, ratio, final_ratio, NONE, average_m, percent, BY_TOLERANCE)
-    if ratio < 1.0 < final_ratio or final_ratio < 1.0 < ratio:
-        return proposal(spec_replicas, ratio, final_ratio, NONE, average_m, percent, BY_DIRECTION)
-    replicas = ceil_replicas(final_ratio * size)
-    if (final_ratio < 1.0 and replicas > spec_replicas) or (final_ratio > 1.0 and replicas < spec_replicas):
-        return proposal(spec_replicas, ratio, final_ratio, size, average_m, percent, BY_SIZE)
-    return proposal(replicas, ratio, final_ratio, size, average_m, percent, BY_SCALING)
+        final = ratio
+        if not within(ratio, tolerance):
+            replicas, multiplier, decided_by = ceil_replicas(ratio * counted), counted, BY_SCALING
+    elif not within(final_ratio, tolerance):
+        growth = np.sign(final_ratio - 1.0)
+        wanted = ceil_replicas(final_ratio * size)
+        if growth * np.sign(ratio - 1.0) < 0.0:
+            decided_by = BY_DIRECTION
+        elif growth * (wanted - spec_replicas) < 0.0:
+            multiplier, decided_by = size, BY_SIZE
+        else:
+            replicas, multiplier, decided_by = wanted, size, BY_SCALING
+    return Proposal(NO_ERROR, replicas, ratio, final, multiplier, average_m, percent, decided_by)
 
 
 @jit
@@ -402,13 +405,13 @@ def value_replicas(spec_replicas: int, value_m: int, target_m: int, pods: Pods, 
     """The proposal of an Object or External metric with `value`: spec count and ready pods (2.5.4)."""
     ratio = float(value_m) / float(target_m)
     if spec_replicas == 0:
-        return proposal(ceil_replicas(ratio), ratio, ratio, NONE, value_m, ABSENT, BY_ZERO)
+        return Proposal(NO_ERROR, ceil_replicas(ratio), ratio, ratio, NONE, value_m, ABSENT, BY_ZERO)
     if within(ratio, tolerance):
-        return proposal(spec_replicas, ratio, ratio, NONE, value_m, ABSENT, BY_TOLERANCE)
+        return Proposal(NO_ERROR, spec_replicas, ratio, ratio, NONE, value_m, ABSENT, BY_TOLERANCE)
     if pods.size == 0:
         return no_proposal(NO_MATCHING_PODS)
     ready = ready_pods(pods)
-    return proposal(ceil_replicas(ratio * ready), ratio, ratio, ready, value_m, ABSENT, BY_SCALING)
+    return Proposal(NO_ERROR, ceil_replicas(ratio * ready), ratio, ratio, ready, value_m, ABSENT, BY_SCALING)
 
 
 @jit
@@ -428,8 +431,10 @@ def average_value_replicas(status_replicas: int, value_m: int, target_m: int, to
     if status_replicas > 0:
         ratio = float(value_m) / (float(target_m) * float(status_replicas))
         if within(ratio, tolerance):
-            return proposal(status_replicas, ratio, ratio, NONE, shown_m, ABSENT, BY_TOLERANCE)
-    return proposal(ceil_replicas(float(value_m) / float(target_m)), ratio, ratio, NONE, shown_m, ABSENT, BY_SCALING)
+            return Proposal(NO_ERROR, status_replicas, ratio, ratio, NONE, shown_m, ABSENT, BY_TOLERANCE)
+    return Proposal(
+        NO_ERROR, ceil_replicas(float(value_m) / float(target_m)), ratio, ratio, NONE, shown_m, ABSENT, BY_SCALING
+    )
 
 
 @jit
@@ -458,28 +463,10 @@ def _percent(used_m: int, requested_m: int) -> int:
 @jit
 def _divide(total: int, count: int) -> int:
     """Integer division that truncates towards zero."""
-    quotient = abs(int(total)) // int(count)
-    return quotient if total >= 0 else -quotient
-
-
-@jit
-def proposal(
-    replicas: int, ratio: float, final_ratio: float, multiplier: int, usage_m: int, percent: int, decided_by: int
-) -> Proposal:
-    """A valid proposal."""
-    return Proposal(
-        NO_ERROR,
-        int(replicas),
-        float(ratio),
-        float(final_ratio),
-        int(multiplier),
-        int(usage_m),
-        int(percent),
-        decided_by,
-    )
+    return int(np.sign(total)) * (abs(int(total)) // int(count))
 
 
 @jit
 def no_proposal(error: int) -> Proposal:
     """The proposal of a metric that is invalid in this pass."""
-    return Proposal(int(error), NONE, math.nan, math.nan, NONE, ABSENT, ABSENT, BY_NOTHING)
+    return Proposal(error, NONE, math.nan, math.nan, NONE, ABSENT, ABSENT, BY_NOTHING)

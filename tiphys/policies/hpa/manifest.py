@@ -25,7 +25,6 @@ from tiphys.policies.objects import Document, Manifest, PoolContext, TargetRef, 
 from tiphys.policies.quantity import Quantity, format_quantity
 
 API_VERSION, KIND = "autoscaling/v2", "HorizontalPodAutoscaler"
-LATENCY_DEFAULT = "60 s where neither the metric's name nor the policy says"
 
 
 def render_hpa(policy: HpaPolicy, pool: PoolContext) -> list[Document]:
@@ -232,7 +231,11 @@ class HpaObject(Manifest):
 
 
 def read_hpa(document: Document, where: str = "") -> HpaPolicy:
-    """The policy of an HPA manifest. Raises InputError; a metric that is no known signal is one."""
+    """The policy of an HPA manifest.
+
+    A latency whose metric's name says no window has one of 60 s, the 1m of the published adapter rules. Raises
+    InputError; a metric that is no known signal is one.
+    """
     spec = read_object(HpaObject, document, where).spec
     if not spec.metrics:
         raise InputError("names no metrics", where=where, key="spec.metrics", allowed="Object, External or Pods")

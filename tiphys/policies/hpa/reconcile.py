@@ -281,7 +281,7 @@ def reconcile(
     rules: Rules,
     scale: Scale,
     pods: Pods,
-    containers: Containers,
+    containers: Containers | None,
     observed: Observations,
     state: State,
     proposals: Proposals,
@@ -290,29 +290,26 @@ def reconcile(
     """The decision of one pass (2.9).
 
     `proposals` is written only when metrics are computed (branches METRICS and METRICS_FAILED). In METRICS_FAILED
-    nothing enters the history. The caller writes `desired_replicas` to the workload when `rescaled`.
+    nothing enters the history. The caller writes `desired_replicas` to the workload when `rescaled`. With None for
+    `containers` no utilization can be computed, and none is compiled.
     """
-    if not scale.found:
-        return _written(controller, rules, scale, state, now_s, _without_metrics(NO_SCALE, scale.spec_replicas))
-    if not state.seen[0]:
-        state.seen[0] = True
-        remember(state.history, scale.spec_replicas, now_s, NONE)
     branch = _branch(controller, rules, scale, state)
+    if branch != NO_SCALE and not state.seen[0]:
+        state.seen[0] = True
+        remember(state.history, scale.spec_replicas, now_s, int(NONE))
     if branch == METRICS:
         decision = _by_metrics(controller, rules, scale, pods, containers, observed, state, proposals, now_s)
-    elif branch == ABOVE_MAXIMUM:
-        decision = _without_metrics(branch, rules.max_replicas)
-    elif branch == BELOW_MINIMUM:
-        decision = _without_metrics(branch, rules.min_replicas)
     else:
-        decision = _without_metrics(branch, scale.spec_replicas)
-        if not controller.scale_to_zero:
-            state.scaled_to_zero[0] = UNSET
+        decision = _without_metrics(rules, scale, branch)
+    if branch == DISABLED and not controller.scale_to_zero:
+        state.scaled_to_zero[0] = UNSET
     return _written(controller, rules, scale, state, now_s, decision)
 
 
 @jit
 def _branch(controller: Controller, rules: Rules, scale: Scale, state: State) -> int:
+    if not scale.found:
+        return NO_SCALE
     if scale.spec_replicas == 0:
         marked = controller.scale_to_zero and state.scaled_to_zero[0] == TRUE
         return METRICS if marked and (rules.min_replicas != 0 or _can_see_from_zero(rules.metrics)) else DISABLED
@@ -333,7 +330,12 @@ def _can_see_from_zero(metrics: Metrics) -> bool:
 
 
 @jit
-def _without_metrics(branch: int, desired: int) -> _Decision:
+def _without_metrics(rules: Rules, scale: Scale, branch: int) -> _Decision:
+    desired = scale.spec_replicas
+    if branch == ABOVE_MAXIMUM:
+        desired = rules.max_replicas
+    elif branch == BELOW_MINIMUM:
+        desired = rules.min_replicas
     able = Condition(FALSE, FAILED_GET_SCALE) if branch == NO_SCALE else Condition(TRUE, SUCCEEDED_GET_SCALE)
     active = Condition(FALSE, SCALING_DISABLED) if branch == DISABLED else Condition(UNSET, NO_REASON)
     return _Decision(
@@ -358,20 +360,24 @@ def _by_metrics(
     rules: Rules,
     scale: Scale,
     pods: Pods,
-    containers: Containers,
+    containers: Containers | None,
     observed: Observations,
     state: State,
     proposals: Proposals,
     now_s: float,
 ) -> _Decision:
-    if scale.selector != SELECTOR_VALID:
-        reason = INVALID_SELECTOR if scale.selector == SELECTOR_INVALID else AMBIGUOUS_SELECTOR
-        return _metrics_failed(scale, reason, 0, NONE)
-    _propose(controller, rules, scale, pods, containers, observed, proposals, now_s)
-    choice = _choose(proposals, len(rules.metrics.source))
-    all_invalid = choice.invalid_metrics == len(rules.metrics.source)
-    if all_invalid or (choice.invalid_metrics > 0 and choice.replicas < scale.spec_replicas):
-        reason = _failure_reason(rules.metrics, choice.first_invalid)
+    choice, reason = _Choice(0, NONE, 0, NONE), NO_REASON
+    if scale.selector == SELECTOR_INVALID:
+        reason = INVALID_SELECTOR
+    elif scale.selector == SELECTOR_AMBIGUOUS:
+        reason = AMBIGUOUS_SELECTOR
+    else:
+        _propose(controller, rules, scale, pods, containers, observed, proposals, now_s)
+        choice = _choose(proposals, len(rules.metrics.source))
+        all_invalid = choice.invalid_metrics == len(rules.metrics.source)
+        if all_invalid or (choice.invalid_metrics > 0 and choice.replicas < scale.spec_replicas):
+            reason = _failure_reason(rules.metrics, choice.first_invalid)
+    if reason != NO_REASON:
         return _metrics_failed(scale, reason, choice.invalid_metrics, choice.first_invalid)
     return _settled(controller, rules, scale, state, choice, now_s)
 
@@ -382,7 +388,7 @@ def _propose(
     rules: Rules,
     scale: Scale,
     pods: Pods,
-    containers: Containers,
+    containers: Containers | None,
     observed: Observations,
     proposals: Proposals,
     now_s: float,
@@ -444,7 +450,7 @@ def _of_pods(
     metric: int,
     scale: Scale,
     pods: Pods,
-    containers: Containers,
+    containers: Containers | None,
     samples: Samples,
     pod_level_resources: bool,
     tolerance: Tolerance,
@@ -456,7 +462,7 @@ def _of_pods(
     container = metrics.container[metric]
     if metrics.target_type[metric] == AVERAGE_VALUE:
         return plain_average(scale.spec_replicas, target, container, is_cpu, pods, samples, tolerance, when)
-    if metrics.target_type[metric] == UTILIZATION and is_resource:
+    if containers is not None and metrics.target_type[metric] == UTILIZATION and is_resource:
         return resource_utilization(
             scale.spec_replicas,
             target,

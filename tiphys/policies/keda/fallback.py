@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from tiphys.compiled import jit
 from tiphys.errors import unknown_name
-from tiphys.policies.keda.triggers import truncated_milli
+from tiphys.policies.keda.triggers import NO_METRIC_M, truncated_milli
 
 BEHAVIORS = ("static", "currentReplicas", "currentReplicasIfHigher", "currentReplicasIfLower", "scalingModifiers")
 STATIC, CURRENT, CURRENT_IF_HIGHER, CURRENT_IF_LOWER, SCALING_MODIFIERS = range(len(BEHAVIORS))
@@ -90,7 +90,7 @@ def fallback_step(
     current_replicas: int,
     ready_replicas: int,
 ) -> FallbackStep:
-    """One metric request, from the poll or the HPA: the metric as measured or as the fallback has it, or an error (3.6).
+    """One metric request, from poll or HPA: the metric as measured or as the fallback has it, or an error (3.6).
 
     `metric_m` is what was measured in milli-units, `failures` and `health` the trigger's state before,
     `current_replicas` the spec count of the target, `ready_replicas` its pods that are Running and Ready.
@@ -101,13 +101,13 @@ def fallback_step(
         return FallbackStep(False, metric_m, False, 0, HAPPY)
     counted = max(failures, 0) + 1
     if counted <= rules.failure_threshold:
-        return FallbackStep(True, 0, False, counted, FAILING)
+        return FallbackStep(True, NO_METRIC_M, False, counted, FAILING)
     if rules.behavior == SCALING_MODIFIERS:
         return FallbackStep(False, PLACEHOLDER_M, False, counted, FAILING)
     replicas = float(_replicas(rules, current_replicas))
     if rules.divided_by_ready:
         if ready_replicas == 0:
-            return FallbackStep(True, 0, False, counted, FAILING)
+            return FallbackStep(True, NO_METRIC_M, False, counted, FAILING)
         replicas /= ready_replicas
     return FallbackStep(False, truncated_milli(rules.target * 1000.0 * replicas), True, counted, FAILING)
 

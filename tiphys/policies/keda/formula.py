@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from tiphys.compiled import jit
 from tiphys.errors import InputError, unknown_name
-from tiphys.policies.keda.triggers import truncated_milli, units_of
+from tiphys.policies.keda.triggers import NO_METRIC_M, truncated_milli, units_of
 
 OPERATIONS = (
     "constant",
@@ -117,7 +117,7 @@ def composite_metric(
             return Composite(False, metric_m[trigger])
         values[trigger] = units_of(metric_m[trigger])
     if np.any(is_error):
-        return Composite(True, 0)
+        return Composite(True, NO_METRIC_M)
     return formula_metric(program, target, fallback_replicas, values, is_nil)
 
 
@@ -134,7 +134,7 @@ def formula_metric(
     if outcome.kind == IS_NUMBER:
         return Composite(False, truncated_milli(outcome.value * 1000.0))
     if outcome.kind == HAS_FAILED or not program.may_be_nil or fallback_replicas == NO_FALLBACK_REPLICAS:
-        return Composite(True, 0)
+        return Composite(True, NO_METRIC_M)
     return Composite(False, truncated_milli(fallback_replicas * target * 1000.0))
 
 
@@ -155,7 +155,7 @@ def evaluate(program: Program, values: NDArray[np.float64], is_nil: NDArray[np.b
             stack[top], empty[top] = values[argument], is_nil[argument]
         elif operation == NIL:
             top += 1
-            stack[top], empty[top] = 0.0, True
+            empty[top] = True
         elif operation == JUMP:
             at += argument
         elif operation == JUMP_UNLESS:
@@ -197,19 +197,16 @@ def _combined(operation: int, left: float, right: float) -> float:
 
 @jit
 def _quotient(left: float, right: float) -> float:
-    """The IEEE quotient, also where Python raises."""
-    if right != 0.0:
-        return left / right
-    if left == 0.0 or math.isnan(left):
-        return math.nan
-    return math.copysign(math.inf, left) * math.copysign(1.0, right)
+    """The IEEE quotient, also where Python would raise."""
+    return left / right if right != 0.0 else left * math.copysign(math.inf, right)
 
 
 NUMBER, TRUTH, NOTHING = "a number", "a truth value", "nil"
 ARITHMETIC = {"+": ADD, "-": SUBTRACT, "*": MULTIPLY, "/": DIVIDE}
 COMPARISONS = ("<", "<=", ">", ">=")
 _AND, _OR, _NOT = ("and", "&&"), ("or", "||"), ("not", "!")
-_COMPARING, _NEGATING, _NOTTING = 20, 90, 50
+_WHOLE, _COMPARING, _NOTTING, _NEGATING = 0, 20, 50, 90
+_NO_OPERATOR = -1
 PRECEDENCE = {
     **dict.fromkeys(_OR, 10),
     **dict.fromkeys(_AND, 15),
@@ -220,8 +217,8 @@ PRECEDENCE = {
 }
 """expr-lang's: `??` binds tightest, and binary operators are left-associative."""
 
-_DEEPEST = 64
-_LONGEST = 4096
+_LONGEST = 1023
+_NO_ARGUMENT = 0.0
 _TOKEN = re.compile(
     r"(?P<space>\s+)|(?P<number>[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?|\.[0-9]+([eE][+-]?[0-9]+)?)"
     r"|(?P<name>[A-Za-z_$][A-Za-z0-9_$]*)|(?P<sign>\?\?|\|\||&&|[=!<>]=|[-+*/<>!?:,()\[\]{}#])"
@@ -238,12 +235,12 @@ class _Part(NamedTuple):
 class _Token(NamedTuple):
     kind: str
     text: str
-    column: int
+    start: int
 
 
 _END = "end of the formula"
 _TRUE, _FALSE = _Part(TRUTH, ((CONSTANT, 1.0),)), _Part(TRUTH, ((CONSTANT, 0.0),))
-_WORDS = {"true": _TRUE, "false": _FALSE, "nil": _Part(NOTHING, ((NIL, 0.0),))}
+_WORDS = {"true": _TRUE, "false": _FALSE, "nil": _Part(NOTHING, ((NIL, _NO_ARGUMENT),))}
 
 
 def compile_formula(text: str, triggers: Sequence[str], where: str = "", key: str = "formula") -> Program:
@@ -255,6 +252,8 @@ def compile_formula(text: str, triggers: Sequence[str], where: str = "", key: st
         return _program(_Parser(text, triggers).formula(), "??" in text)
     except InputError as error:
         raise error.at(where, key) from None
+    except RecursionError:
+        raise InputError("is nested too deeply", where=where, key=key) from None
 
 
 def _program(part: _Part, may_be_nil: bool) -> Program:
@@ -272,57 +271,54 @@ def _tokens(text: str) -> list[_Token]:
     while at < len(text):
         match = _TOKEN.match(text, at)
         if match is None:
-            raise InputError(f"unexpected character at column {at + 1}", found=text[at])
+            raise InputError("holds a character that no formula has", found=text[at:])
         if match.lastgroup != "space":
-            tokens.append(_Token(str(match.lastgroup), match.group(), at + 1))
+            tokens.append(_Token(str(match.lastgroup), match.group(), at))
         at = match.end()
-    return [*tokens, _Token("end", _END, at + 1)]
+    return [*tokens, _Token("end", _END, at)]
 
 
 class _Parser:
     """Recursive descent by precedence, as expr-lang parses; each method returns the part it has read."""
 
     def __init__(self, text: str, triggers: Sequence[str]) -> None:
+        self._text = text
         self._tokens = _tokens(text)
         self._triggers = list(triggers)
         self._at = 0
-        self._depth = 0
         self._element: _Part | None = None
 
     def formula(self) -> _Part:
-        part = self._expression(0)
-        if self._tokens[self._at].kind != "end":
+        part = self._whole()
+        if self._sign != _END:
             raise self._unexpected("an operator or the end")
         return self._of_kind(NUMBER, part)
 
-    def _expression(self, lowest: int) -> _Part:
-        self._depth += 1
-        if self._depth > _DEEPEST:
-            raise InputError(f"is nested more than {_DEEPEST} deep")
-        left = self._operations(self._primary(), lowest)
-        while lowest == 0 and self._take("?"):
-            left = self._conditional(left)
-        self._depth -= 1
-        return left
+    def _whole(self) -> _Part:
+        part = self._above(_WHOLE)
+        while self._take("?"):
+            part = self._conditional(part)
+        return part
 
-    def _operations(self, left: _Part, lowest: int) -> _Part:
-        before = ""
-        while PRECEDENCE.get(self._sign, -1) >= lowest:
+    def _above(self, lowest: int) -> _Part:
+        """What operators of a higher precedence than `lowest` hold together."""
+        left, before = self._primary(), ""
+        while PRECEDENCE.get(self._sign, _NO_OPERATOR) > lowest:
             if before == "??" and self._sign != "??":
                 raise self._unexpected("a pair of parentheses round ?? beside another operator")
             before = self._next()
             if before in COMPARISONS:
                 left = self._comparison(left, before)
             else:
-                left = self._joined(before, left, self._expression(PRECEDENCE[before] + 1))
+                left = self._joined(before, left, self._above(PRECEDENCE[before]))
         return left
 
     def _comparison(self, left: _Part, sign: str) -> _Part:
-        right = self._expression(_COMPARING + 1)
+        right = self._above(_COMPARING)
         chain = self._compared(sign, left, right)
         while self._sign in COMPARISONS:
             left, sign = right, self._next()
-            right = self._expression(_COMPARING + 1)
+            right = self._above(_COMPARING)
             chain = _chosen(chain, self._compared(sign, left, right), _FALSE, TRUTH)
         return chain
 
@@ -347,21 +343,21 @@ class _Parser:
 
     def _conditional(self, condition: _Part) -> _Part:
         self._of_kind(TRUTH, condition)
-        yes = self._expression(0)
+        yes = self._whole()
         self._expect(":")
-        no = self._expression(0)
+        no = self._whole()
         return _chosen(condition, yes, no, self._common_kind(yes, no))
 
     def _primary(self) -> _Part:
         token = self._tokens[self._at]
         text = self._next()
         if text in _NOT:
-            return _negated(self._of_kind(TRUTH, self._expression(_NOTTING)))
+            return _negated(self._of_kind(TRUTH, self._above(_NOTTING)))
         if text in ("-", "+"):
-            operand = self._of_kind(NUMBER, self._expression(_NEGATING))
+            operand = self._of_kind(NUMBER, self._above(_NEGATING))
             return _binary(MULTIPLY, operand, _constant(-1.0), NUMBER) if text == "-" else operand
         if text == "(":
-            inner = self._expression(0)
+            inner = self._whole()
             self._expect(")")
             return inner
         if text == "#" and self._element is not None:
@@ -370,12 +366,11 @@ class _Parser:
             return self._number(token)
         if token.kind == "name":
             return self._named(text)
-        self._at -= 1
-        raise self._unexpected("a number, a trigger or a function")
+        raise self._unreadable(token, "a number, a trigger or a function")
 
     def _number(self, token: _Token) -> _Part:
         if not math.isfinite(float(token.text)):
-            raise InputError(f"the number at column {token.column} is too large", found=token.text)
+            raise InputError("holds a number that is too large", found=token.text)
         return _constant(float(token.text))
 
     def _named(self, name: str) -> _Part:
@@ -405,7 +400,7 @@ class _Parser:
         return _binary(DIVIDE, _folded(ADD, numbers), _constant(len(numbers)), NUMBER)
 
     def as_number(self) -> _Part:
-        number = self._of_kind(NUMBER, self._expression(0))
+        number = self._of_kind(NUMBER, self._whole())
         self._expect(")")
         return _binary(MULTIPLY, number, _constant(1.0), NUMBER)
 
@@ -419,7 +414,7 @@ class _Parser:
         """Arguments up to the closing parenthesis, lists among them laid out."""
         numbers: list[_Part] = []
         while True:
-            numbers += self._list() if self._sign == "[" else [self._expression(0)]
+            numbers += self._list() if self._sign == "[" else [self._whole()]
             if not self._take(","):
                 break
         self._expect(")")
@@ -428,9 +423,9 @@ class _Parser:
 
     def _list(self) -> list[_Part]:
         self._expect("[")
-        elements = [self._expression(0)]
+        elements = [self._whole()]
         while self._take(","):
-            elements.append(self._expression(0))
+            elements.append(self._whole())
         self._expect("]")
         return elements
 
@@ -447,7 +442,7 @@ class _Parser:
     def _predicate(self, start: int, element: _Part) -> _Part:
         outer, self._at, self._element = self._element, start, element
         in_braces = self._take("{")
-        part = self._expression(0)
+        part = self._whole()
         if in_braces:
             self._expect("}")
         self._element = outer
@@ -471,13 +466,15 @@ class _Parser:
             raise self._unexpected(sign)
 
     def _unexpected(self, allowed: str) -> InputError:
-        token = self._tokens[self._at]
-        return InputError(f"cannot be read at column {token.column}", found=token.text, allowed=allowed)
+        return self._unreadable(self._tokens[self._at], allowed)
+
+    def _unreadable(self, token: _Token, allowed: str) -> InputError:
+        return InputError("cannot be read from here on", found=self._text[token.start :] or _END, allowed=allowed)
 
     def _of_kind(self, kind: str, *parts: _Part) -> _Part:
         for part in parts:
             if part.kind != kind:
-                raise InputError(f"{part.kind} stands where {kind} must, before column {self._tokens[self._at].column}")
+                raise InputError(f"{part.kind} stands where {kind} must", found=self._text)
         return parts[0]
 
     def _common_kind(self, left: _Part, right: _Part) -> str:
@@ -503,7 +500,7 @@ def _constant(value: float) -> _Part:
 
 
 def _binary(operation: int, left: _Part, right: _Part, kind: str) -> _Part:
-    return _Part(kind, (*left.code, *right.code, (operation, 0.0)))
+    return _Part(kind, (*left.code, *right.code, (operation, _NO_ARGUMENT)))
 
 
 def _negated(truth: _Part) -> _Part:

@@ -28,6 +28,8 @@ from tiphys.policies.quantity import format_quantity
 API_VERSION, KIND = "keda.sh/v1alpha1", "ScaledObject"
 RATIO = "tiphys.io/activation-ratio-"
 """Annotation: the activation threshold of trigger n was written as this share of its threshold."""
+Flag = Literal["true", "True", "TRUE", "t", "T", "1", "false", "False", "FALSE", "f", "F", "0"]
+"""What Go's ParseBool takes."""
 PAUSED = "autoscaling.keda.sh/paused"
 
 
@@ -230,7 +232,7 @@ def read_scaled_object(document: Document, where: str = "") -> KedaPolicy:
         "initial_cooldown_s": spec.initial_cooldown_period,
         "idle_replicas": spec.idle_replica_count,
         "fallback": spec.fallback and spec.fallback.model_dump(),
-        "scaling_modifiers": modifiers and modifiers.model_dump(),
+        "scaling_modifiers": modifiers and _read_modifiers(modifiers, where),
         "behavior": read_behavior(config.behavior, where, place) if config else None,
         "triggers": [
             _read_trigger(trigger, annotations.get(f"{RATIO}{index}"), where, f"spec.triggers.{index}")
@@ -238,6 +240,16 @@ def read_scaled_object(document: Document, where: str = "") -> KedaPolicy:
         ],
     }
     return policy_from(KedaPolicy, members, where)
+
+
+def _read_modifiers(modifiers: ModifiersObject, where: str) -> Document:
+    place, activation = "spec.advanced.scalingModifiers", modifiers.activation_target
+    return {
+        "formula": modifiers.formula,
+        "target": _float(modifiers.target, where, f"{place}.target"),
+        "activation_target": _float(activation, where, f"{place}.activationTarget") if activation else None,
+        "metric_type": modifiers.metric_type,
+    }
 
 
 def _refuse_pauses(annotations: dict[str, str], where: str) -> None:
@@ -277,13 +289,15 @@ class PrometheusMetadata(Manifest):
     query: str
     threshold: str
     activation_threshold: str | None = None
-    ignore_null_values: Literal["true", "false"] = "true"
+    ignore_null_values: Flag = "true"
     metric_name: str | None = None
     namespace: str | None = None
     custom_headers: str | None = None
     query_parameters: str | None = None
     unsafe_ssl: str | None = None
     auth_modes: str | None = None
+    aws_region: str | None = None
+    identity_owner: str | None = None
     timeout: str | None = None
 
 
@@ -301,7 +315,7 @@ def _read_prometheus(trigger: TriggerObject, where: str, key: str) -> Document:
         "window_s": found.window_s,
         "threshold": _float(metadata.threshold, where, f"{key}.metadata.threshold"),
         "activation": None if activation is None else _float(activation, where, f"{key}.metadata.activationThreshold"),
-        "ignore_null": metadata.ignore_null_values == "true",
+        "ignore_null": _is_true(metadata.ignore_null_values),
     }
 
 
@@ -315,7 +329,7 @@ class NatsMetadata(Manifest):
     consumer: str
     lag_threshold: str = "10"
     activation_lag_threshold: str = "0"
-    use_https: Literal["true", "false"] = "false"
+    use_https: Flag = "false"
 
 
 def _read_nats(trigger: TriggerObject, where: str, key: str) -> Document:
@@ -331,7 +345,7 @@ def _read_nats(trigger: TriggerObject, where: str, key: str) -> Document:
         "consumer": metadata.consumer,
         "lag_threshold": _int(metadata.lag_threshold, where, f"{place}.lagThreshold"),
         "activation": _int(metadata.activation_lag_threshold, where, f"{place}.activationLagThreshold"),
-        "use_https": metadata.use_https == "true",
+        "use_https": _is_true(metadata.use_https),
     }
 
 
@@ -344,6 +358,8 @@ class CpuMetadata(Manifest):
 
 def _read_cpu(trigger: TriggerObject, where: str, key: str) -> Document:
     metadata = _read_metadata(CpuMetadata, trigger, where, key)
+    if trigger.metric_type is None:
+        raise InputError("is missing", where=where, key=f"{key}.metricType", allowed="Utilization, AverageValue")
     return {"threshold": metadata.value, "container": metadata.container_name}
 
 
@@ -355,6 +371,10 @@ def _read_metadata(kind: type[M], trigger: TriggerObject, where: str, key: str) 
         return parse(kind, trigger.metadata, where)
     except InputError as error:
         raise error.at(where, f"{key}.metadata") from None
+
+
+def _is_true(flag: Flag) -> bool:
+    return flag.lower() in ("true", "t", "1")
 
 
 def _float(text: str, where: str, key: str) -> float:

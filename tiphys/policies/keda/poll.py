@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiphys.compiled import jit
-from tiphys.errors import InputError
 from tiphys.policies.hpa.calculator import Pods, Proposal, Tolerance, average_value_replicas, value_replicas
 from tiphys.policies.keda.triggers import parse_bool
 
@@ -235,7 +234,8 @@ def keda_hpa_desired(
 
 def hpa_bounds(min_replicas: int | None, max_replicas: int | None) -> HpaBounds:
     """The bounds of the generated HPA (3.1): at least 1, and 100 where no maximum is given."""
-    return HpaBounds(max(min_replicas or 1, 1), _DEFAULT_MAXIMUM if max_replicas is None else max_replicas)
+    minimum = 1 if min_replicas is None else max(min_replicas, 1)
+    return HpaBounds(minimum, _DEFAULT_MAXIMUM if max_replicas is None else max_replicas)
 
 
 def bounds_valid(min_replicas: int | None, max_replicas: int | None, idle_replicas: int | None) -> bool:
@@ -256,16 +256,6 @@ def read_annotations(annotations: Mapping[str, str]) -> Annotations:
         shrinking_paused=_is_on("paused-scale-in", annotations),
         force_activation=_is_on("force-activation", annotations),
     )
-
-
-def paused_replicas(annotations: Mapping[str, str]) -> int | None:
-    """The count that a paused ScaledObject is set to, None to leave it (3.1). Raises InputError when it is no count."""
-    text = annotations.get(_PAUSED_REPLICAS)
-    if text is None:
-        return None
-    if not text.isdecimal() or int(text) >= 2**31:
-        raise InputError("is not a replica count", key=_PAUSED_REPLICAS, found=text)
-    return int(text)
 
 
 def _is_on(name: str, annotations: Mapping[str, str]) -> bool:

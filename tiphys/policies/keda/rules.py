@@ -33,6 +33,7 @@ def _external(trigger: PrometheusTrigger | NatsJetStreamTrigger) -> Source:
 
 
 def _cpu(trigger: CpuTrigger) -> Source:
+    source = "Resource" if trigger.container is None else "ContainerResource"
     if trigger.metric_type == "Utilization":
-        return "Resource", "Utilization", int(trigger.threshold)
-    return "Resource", "AverageValue", milli(trigger.threshold)
+        return source, "Utilization", int(trigger.threshold)
+    return source, "AverageValue", milli(trigger.threshold)

@@ -8,11 +8,11 @@ from pydantic import Field, model_validator
 
 from tiphys.domain.signals import Signal
 from tiphys.domain.values import Frozen
+from tiphys.errors import InputError
 from tiphys.policies.common import AtLeastOne, NotEmpty, ReplicaBounds, Replicas, WrittenPolicy
 from tiphys.policies.hpa.spec import Behavior, Windowed
-from tiphys.policies.quantity import PositiveQuantity, Quantity
+from tiphys.policies.quantity import PositiveDecimal, PositiveQuantity
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 Text = Annotated[str, Field(min_length=1)]
 WholeSeconds = Annotated[int, Field(ge=0, le=2**31 - 1)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -30,9 +30,9 @@ class PrometheusTrigger(Windowed):
     """
 
     scaler: Literal["prometheus"]
-    name: Name | None = None
+    name: Text | None = None
     """How a formula calls this trigger."""
-    threshold: PositiveQuantity
+    threshold: PositiveDecimal
     """Target of the generated HPA, in the signal's unit (seconds, requests, share)."""
     activation: NonNegative | None = None
     """Active above this value, in the signal's unit; 0 where absent. Acts only at zero or idle replicas."""
@@ -59,12 +59,12 @@ class NatsJetStreamTrigger(Frozen):
     """A trigger of type `nats-jetstream`: messages of a consumer that are pending or not acknowledged.
 
     `endpoint` is metadata.natsServerMonitoringEndpoint, `use_https` useHttps, `account` account, `stream` stream,
-    `consumer` consumer, `lag_threshold` lagThreshold, `activation` activationLagThreshold; the rest as in the prometheus
-    trigger.
+    `consumer` consumer, `lag_threshold` lagThreshold, `activation` activationLagThreshold; the rest as in the
+    prometheus trigger.
     """
 
     scaler: Literal["nats-jetstream"]
-    name: Name | None = None
+    name: Text | None = None
     endpoint: Text
     """host:port of the NATS monitoring server"""
     use_https: bool = False
@@ -87,7 +87,7 @@ class CpuTrigger(Frozen):
     """
 
     scaler: Literal["cpu"]
-    name: Name | None = None
+    name: Text | None = None
     threshold: PositiveQuantity
     metric_type: Literal["Utilization", "AverageValue"] = "Utilization"
     container: Text | None = None
@@ -124,8 +124,8 @@ class ScalingModifiers(Frozen):
 
     formula: Text
     """An expression over the triggers' names: arithmetic, comparisons, `?:`, `??`, min, max, mean, sum, count."""
-    target: PositiveQuantity
-    activation_target: Quantity | None = None
+    target: PositiveDecimal
+    activation_target: NonNegative | None = None
     metric_type: MetricType = "AverageValue"
 
 
@@ -175,12 +175,27 @@ class KedaPolicy(WrittenPolicy):
             raise ValueError(f"two triggers have one name: {', '.join(sorted(names))}")
         if self.scaling_modifiers is not None and len(names) < len(self.triggers):
             raise ValueError("with scaling_modifiers every trigger has a name, by which the formula calls it")
+        if self.scaling_modifiers is not None and not all(name.isidentifier() for name in names):
+            raise ValueError(f"a formula cannot call triggers by these names: {', '.join(names)}")
         if (
             self.fallback is not None
             and self.fallback.behavior == "scalingModifiers"
             and self.scaling_modifiers is None
         ):
             raise ValueError("fallback.behavior scalingModifiers needs scaling_modifiers")
+        return self
+
+    @model_validator(mode="after")
+    def _formula_can_be_read(self) -> Self:
+        if self.scaling_modifiers is not None:
+            # imported here because the compiler of formulas brings numba, which no other policy needs to be read
+            from tiphys.policies.keda.formula import compile_formula
+
+            names = [str(trigger.name) for trigger in self.triggers if trigger.scaler != "cpu"]
+            try:
+                compile_formula(self.scaling_modifiers.formula, names, key="scaling_modifiers.formula")
+            except InputError as error:
+                raise ValueError(str(error)) from None
         return self
 
     @property

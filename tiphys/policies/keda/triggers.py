@@ -15,6 +15,8 @@ from tiphys.compiled import jit
 from tiphys.errors import InputError, unknown_name
 
 MOST_MILLI = 2**63 - 1
+NO_METRIC_M = 0
+"""Stands where there is an error in place of a metric."""
 COMPOSITE_METRIC = "composite-metric"
 """Name of the one External metric of a ScaledObject with scaling modifiers."""
 SCALERS = ("nats-jetstream", "prometheus")
@@ -53,9 +55,7 @@ def quantity_milli(value: float) -> MilliQuantity:
     The operator writes the number as text with three decimals, so a value that 64 bits of milli-units cannot hold stays
     what it is: that is why the answer has a shift.
     """
-    if not 0.0 < value < math.inf:
-        return MilliQuantity(0, 0)
-    fraction, exponent = math.frexp(value)
+    fraction, exponent = math.frexp(value if 0.0 < value < math.inf else 0.0)
     mantissa = int(fraction * 2.0**53) * 1000
     if exponent >= 53:
         return MilliQuantity(mantissa, exponent - 53)
@@ -76,9 +76,9 @@ def _halved(number: int, times: int) -> int:
 @jit
 def milli_value(value: float) -> int:
     """`quantity_milli` as the HPA reads it: milli-units, at most 2^63 - 1."""
-    quantity = quantity_milli(value)
-    if quantity.mantissa > MOST_MILLI >> min(quantity.shift, 63):
+    if math.isfinite(value) and value * 1000.0 >= 2.0**63:
         return MOST_MILLI
+    quantity = quantity_milli(value)
     return quantity.mantissa << quantity.shift
 
 
@@ -102,7 +102,7 @@ def units_of(metric_m: int) -> float:
 @jit
 def failed_reading() -> Reading:
     """The reading of a trigger that could not be asked."""
-    return Reading(True, 0.0, 0, False)
+    return Reading(True, math.nan, NO_METRIC_M, False)
 
 
 @jit
