@@ -32,7 +32,9 @@ class BenchOut(Output):
 
 
 @script(constructor="runner")
-def plan(rates: list[float]) -> tuple[Annotated[list[Case], Parameter(name="cases")], Annotated[dict, Artifact(name="plan")]]:
+def plan(
+    rates: list[float],
+) -> tuple[Annotated[list[Case], Parameter(name="cases")], Annotated[dict, Artifact(name="plan")]]:
     return [Case(rate=rate) for rate in rates], {"factor": 10}
 
 
@@ -130,7 +132,9 @@ def interrupted() -> None:
 
 @script(constructor="runner")
 def writes_itself(
-    text: str, to: Annotated[Path, Parameter(name="to", output=True)], log: Annotated[Path, Artifact(name="log", output=True)]
+    text: str,
+    to: Annotated[Path, Parameter(name="to", output=True)],
+    log: Annotated[Path, Artifact(name="log", output=True)],
 ) -> None:
     to.write_text(text.upper())
     log.write_text("log of " + text)

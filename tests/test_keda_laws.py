@@ -183,7 +183,7 @@ def test_a_division_by_zero_makes_the_metric_as_small_as_it_can_be() -> None:
 
 
 @jit
-def _one_pass(
+def one_pass(
     program: fm.Program, rules: f.FallbackRules, poll_rules: p.PollRules, value: float, failed: bool, failures: int
 ) -> tuple[f.FallbackStep, fm.Composite, p.Activity, p.PollDecision]:
     """What an event loop does: one poll of a ScaledObject with one trigger and a formula."""
@@ -204,10 +204,10 @@ def test_the_laws_play_together_inside_a_compiled_loop() -> None:
     rules = f.fallback_rules(2, 6, "static", 10.0, "AverageValue", "10")
     poll_rules = p.PollRules(0, p.UNSET, 300.0, 0.0, 6)
 
-    step, composite, activity, decision = _one_pass(program, rules, poll_rules, 4.5, False, 0)
+    step, composite, activity, decision = one_pass(program, rules, poll_rules, 4.5, False, 0)
     assert (step.metric_m, composite.metric_m, activity.active, decision.replicas) == (4500, 9000, True, 1)
 
-    step, composite, activity, decision = _one_pass(program, rules, poll_rules, 0.0, True, 1)
+    step, composite, activity, decision = one_pass(program, rules, poll_rules, 0.0, True, 1)
     assert (step.error, composite.error, activity, decision.reason) == (
         True,
         True,
@@ -215,7 +215,7 @@ def test_the_laws_play_together_inside_a_compiled_loop() -> None:
         p.AWAITING_FALLBACK,
     )
 
-    step, composite, activity, decision = _one_pass(program, rules, poll_rules, 0.0, True, 2)
+    step, composite, activity, decision = one_pass(program, rules, poll_rules, 0.0, True, 2)
     assert (step.in_fallback, composite.metric_m, activity.active, decision.replicas) == (True, 60000, True, 1)
 
 

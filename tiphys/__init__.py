@@ -1,4 +1,5 @@
-"""tiphys: autoscaling policies of LLM services, tuned on a digital twin, proved on unseen traffic, promoted with evidence.
+"""tiphys: autoscaling policies of LLM services, tuned on a digital twin, proved on unseen traffic, promoted with
+evidence.
 
 Put the fleet under a policy, play the scenario, score what was recorded.
 """

@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numba
 from numba.core import config as _config
@@ -48,14 +48,14 @@ def cache_folder() -> Path:
     return base / "compiled" / sources_digest()
 
 
-_config.CACHE_DIR = str(cache_folder())
+_config.CACHE_DIR = str(cache_folder())  # type: ignore[attr-defined]
 
 
 def jit(function: F) -> F:
     """`function` compiled to machine code (nopython, cached on disk, IEEE arithmetic: no fastmath).
 
-    One whose name begins with an underscore can be called by compiled code only: what Python needs in order to call a function
-    with many arrays takes longer to compile than the function.
+    One whose name begins with an underscore can be called by compiled code only: what Python needs in order to call a
+    function with many arrays takes longer to compile than the function.
     """
     return _compiled(function, inner=function.__name__.startswith("_"))
 
@@ -68,19 +68,23 @@ def inner_jit(function: F) -> F:
 def lean_jit(function: F) -> F:
     """As `inner_jit`, without reference counts: for the functions of the event loop, which own and allocate no array.
 
-    Counting references to the arrays that are handed from one small function to the next took five sixths of the loop's time.
+    Counting references to the arrays that are handed from one small function to the next took five sixths of the
+    loop's time.
     """
     return _compiled(function, inner=True, _nrt=False)
 
 
 def inlined_jit(function: F) -> F:
-    """As `lean_jit`, and made part of its caller: for what happens at every request, where handing over the arrays took half the time."""
+    """As `lean_jit`, and made part of its caller: for what happens at every request, where handing over the arrays
+    took half the time.
+    """
     return _compiled(function, inner=True, _nrt=False, forceinline=True)
 
 
 def _compiled(function: F, *, inner: bool, **options: bool) -> F:
-    wrappers = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True} if inner else {}
-    return numba.njit(cache=True, error_model="numpy", **wrappers, **options)(function)  # type: ignore[no-any-return]
+    if inner:
+        options |= {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+    return cast(F, numba.njit(cache=True, error_model="numpy", **options)(function))  # type: ignore[call-overload]
 
 
 def is_cached() -> bool:

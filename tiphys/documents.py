@@ -1,7 +1,7 @@
 """Files of plain data: YAML and JSON in, YAML and JSON out. The one import of PyYAML.
 
-Duplicate keys are errors, as they are in no YAML library by default. Files are written beside their place and renamed, so
-that a reader sees the old one or the new one.
+Duplicate keys are errors, as they are in no YAML library by default. Files are written beside their place and
+renamed, so that a reader sees the old one or the new one.
 """
 
 from __future__ import annotations

@@ -32,7 +32,9 @@ class InputError(TiphysError):
 
     exit_code = 2
 
-    def __init__(self, message: str, *, where: str = "", key: str = "", found: object = None, allowed: str = "") -> None:
+    def __init__(
+        self, message: str, *, where: str = "", key: str = "", found: object = None, allowed: str = ""
+    ) -> None:
         self.message, self.where, self.key, self.found, self.allowed = message, where, key, found, allowed
         super().__init__(self._text())
 

@@ -1,7 +1,8 @@
-"""`Experiment`: one YAML file that says what is served, what traffic, what was promised, what is in force, what may be tried.
+"""`Experiment`: one YAML file that says what is served, what traffic, what was promised, what is in force, what may
+be tried.
 
-Above the families because it names one of each. What the file says is `Experiment`; what it amounts to (traces, policies, spaces,
-scenarios) is `Plan`, made once by `plan`.
+Above the families because it names one of each. What the file says is `Experiment`; what it amounts to (traces,
+policies, spaces, scenarios) is `Plan`, made once by `plan`.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -35,7 +37,9 @@ PolicyName = str | dict[str, Any]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$")]
 
 JUDGED_REPLICATES = 36
-"""Of which a third play the judged traffic itself under other phases, cold starts and routing, the rest traffic resampled from it."""
+"""Of which a third play the judged traffic itself under other phases, cold starts and routing, the rest traffic
+resampled from it.
+"""
 _PLAYED_AS_IT_IS = 12
 _SHORTEST_PART_S = 60.0
 
@@ -174,9 +178,13 @@ def changed(document: Any, key: str, value: Any, where: str) -> Any:
     head, _, rest = key.partition(".")
     if isinstance(document, list):
         if not head.isdecimal() or int(head) >= len(document):
-            raise InputError("no such item", where=f"--set in {where}", key=key, found=head, allowed=f"0 to {len(document) - 1}")
-        return [changed(item, rest, value, where) if rest and i == int(head) else (value if i == int(head) else item)
-                for i, item in enumerate(document)]  # fmt: skip
+            raise InputError(
+                "no such item", where=f"--set in {where}", key=key, found=head, allowed=f"0 to {len(document) - 1}"
+            )
+        return [
+            changed(item, rest, value, where) if rest and i == int(head) else (value if i == int(head) else item)
+            for i, item in enumerate(document)
+        ]
     if not isinstance(document, dict):
         raise InputError("this value holds no further keys", where=f"--set in {where}", key=key, found=document)
     inner = changed(document.get(head, {}), rest, value, where) if rest else value
@@ -191,7 +199,9 @@ def with_trace(experiment: Experiment, trace: Path) -> Experiment:
 
 @dataclass(frozen=True)
 class Plan:
-    """What an experiment amounts to. Everything is made on first use and kept; the same experiment gives the same plan."""
+    """What an experiment amounts to. Everything is made on first use and kept; the same experiment gives the same
+    plan.
+    """
 
     experiment: Experiment
     where: Path
@@ -276,9 +286,13 @@ class Plan:
         service, cluster = self.experiment.service, self.experiment.cluster
         target = self.pool.target or service.backend.target(service.name)
         return PoolContext(
-            name=service.name, target=target, dialect=service.backend.dialect, namespace=cluster.namespace,
-            prometheus_url=cluster.prometheus_url, labels={"tiphys.io/experiment": self.experiment.name},
-        )  # fmt: skip
+            name=service.name,
+            target=target,
+            dialect=service.backend.dialect,
+            namespace=cluster.namespace,
+            prometheus_url=cluster.prometheus_url,
+            labels={"tiphys.io/experiment": self.experiment.name},
+        )
 
     def whole(self, seed: int | None = None) -> Scenario:
         """All the traffic, unsplit and without a warm-up."""
@@ -292,11 +306,13 @@ class Plan:
         fold_s, judged_s = split_s / self.experiment.search.folds, self.trace.end_s - split_s
         if fold_s < _SHORTEST_PART_S or judged_s < _SHORTEST_PART_S or split_s <= traffic.warmup_s + _SHORTEST_PART_S:
             raise InputError(
-                "the traffic is too short to split into a part to tune on and a part to judge on", where=self.trace.name,
-                key="traffic.tune_share", found=f"{self.trace.end_s:g} s",
-                allowed=f"folds and the judged part of at least {_SHORTEST_PART_S:g} s, and a tuning part that leaves as much after "
-                f"the warm-up of {traffic.warmup_s:g} s",
-            )  # fmt: skip
+                "the traffic is too short to split into a part to tune on and a part to judge on",
+                where=self.trace.name,
+                key="traffic.tune_share",
+                found=f"{self.trace.end_s:g} s",
+                allowed=f"folds and a judged part of at least {_SHORTEST_PART_S:g} s, and as much left of the tuning "
+                f"part after the warm-up of {traffic.warmup_s:g} s",
+            )
         return split_s
 
     def folds(self) -> tuple[Scenario, ...]:
@@ -306,7 +322,7 @@ class Plan:
         return tuple(
             self._window(start_s, stop_s, self.seed * 1000 + seed, f"fold {fold + 1} of {count}, seed {seed + 1}")
             for seed in range(self.experiment.search.tune_seeds)
-            for fold, (start_s, stop_s) in enumerate(zip(edges, edges[1:], strict=False))
+            for fold, (start_s, stop_s) in enumerate(pairwise(edges))
         )
 
     def perturbed(self) -> tuple[Scenario, ...]:
@@ -318,7 +334,9 @@ class Plan:
         """Replicates of the judged part: itself under several seeds, and traffic resampled from its profile."""
         start_s, stop_s = self.split_s, self.trace.end_s
         first = self.seed * 1000 + 500
-        played = [self._window(start_s, stop_s, first + i, f"judged part, seed {i + 1}") for i in range(_PLAYED_AS_IT_IS)]
+        played = [
+            self._window(start_s, stop_s, first + i, f"judged part, seed {i + 1}") for i in range(_PLAYED_AS_IT_IS)
+        ]
         return (*played, *self._resampled(start_s, stop_s, JUDGED_REPLICATES - _PLAYED_AS_IT_IS, first + 100))
 
     def _resampled(self, start_s: float, stop_s: float, count: int, first_seed: int) -> list[Scenario]:
@@ -326,13 +344,18 @@ class Plan:
         profile = fit(self.loaded.trace.between(start_s - warmup_s, stop_s), name=f"{self.trace.name}, judged part")
         return [
             self._scenario(
-                sample(profile, first_seed + i, scale=self.experiment.traffic.scale), warmup_s, first_seed + i, f"resampled {i + 1}"
+                sample(profile, first_seed + i, scale=self.experiment.traffic.scale),
+                warmup_s,
+                first_seed + i,
+                f"resampled {i + 1}",
             )
             for i in range(count)
-        ]  # fmt: skip
+        ]
 
     def _window(self, start_s: float, stop_s: float, seed: int, name: str) -> Scenario:
-        """A window of the traffic, what came just before it played as its warm-up (its own beginning where nothing did)."""
+        """A window of the traffic, what came just before it played as its warm-up (its own beginning where nothing
+        did).
+        """
         warmup_s = self.experiment.traffic.warmup_s
         begin_s = max(0.0, start_s - warmup_s)
         scored_from_s = warmup_s if start_s < warmup_s else start_s - begin_s
@@ -340,9 +363,13 @@ class Plan:
 
     def _scenario(self, trace: Trace, warmup_s: float, seed: int, name: str) -> Scenario:
         return Scenario(
-            trace, seed=seed, warmup_s=warmup_s, drain_s=self.experiment.traffic.drain_s,
-            settings=self.experiment.cluster.settings, name=name,
-        )  # fmt: skip
+            trace,
+            seed=seed,
+            warmup_s=warmup_s,
+            drain_s=self.experiment.traffic.drain_s,
+            settings=self.experiment.cluster.settings,
+            name=name,
+        )
 
 
 def _as_space(found: Any, named: PolicyName, place: int) -> PolicySpace:
@@ -354,6 +381,17 @@ def _as_space(found: Any, named: PolicyName, place: int) -> PolicySpace:
 
 
 __all__ = [
-    "JUDGED_REPLICATES", "ClusterSpec", "Experiment", "Plan", "Promotion", "Search", "Service", "Traffic", "changed", "clipped",
-    "load_experiment", "read_change", "with_trace",
-]  # fmt: skip
+    "JUDGED_REPLICATES",
+    "ClusterSpec",
+    "Experiment",
+    "Plan",
+    "Promotion",
+    "Search",
+    "Service",
+    "Traffic",
+    "changed",
+    "clipped",
+    "load_experiment",
+    "read_change",
+    "with_trace",
+]

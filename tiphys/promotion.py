@@ -267,7 +267,7 @@ def _point(target: Path, version: str) -> None:
     links = {"current": f"versions/{version}", "policy.yaml": "current/policy.yaml", "manifests": "current/manifests"}
     for name, aim in links.items():
         link = target / name
-        if link.is_symlink() and os.readlink(link) == aim:
+        if link.is_symlink() and str(link.readlink()) == aim:
             continue
         fresh = target / f".{name}.{os.getpid()}.link"
         fresh.unlink(missing_ok=True)

@@ -1,7 +1,7 @@
 """Recordings as Parquet files, one play a file. The one import of pyarrow.
 
 The table holds one row a request. The small tables of the play (each pool's replicas, decisions and token gaps) and its
-numbers lie in the file's key-value metadata, under keys that begin with `tiphys.`: JSON, and Arrow streams in base64. With
+numbers lie in the metadata of the file, under keys that begin with `tiphys.`: JSON, and Arrow streams in base64. With
 the policies that were in force and the controllers' settings a file can be explained without anything beside it.
 """
 

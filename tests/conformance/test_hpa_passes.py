@@ -70,7 +70,7 @@ def test_a_full_history_loses_its_oldest_entry() -> None:
 
 
 @jit
-def _first_wish(controller: r.Controller, rules: r.Rules, pods: c.Pods, state: r.State, value_m: int) -> int:
+def first_wish(controller: r.Controller, rules: r.Rules, pods: c.Pods, state: r.State, value_m: int) -> int:
     observed = r.Observations(
         np.full(1, True),
         np.full(1, value_m, dtype=np.int64),
@@ -107,4 +107,4 @@ def _first_wish(controller: r.Controller, rules: r.Rules, pods: c.Pods, state: r
 
 def test_a_pass_can_be_called_from_compiled_code() -> None:
     rules, state = external_hpa(has_behavior=True), r.new_state(8, 8)
-    assert _first_wish(r.Controller(), rules, NO_PODS, state, 47_000) == 5
+    assert first_wish(r.Controller(), rules, NO_PODS, state, 47_000) == 5

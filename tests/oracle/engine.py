@@ -62,7 +62,7 @@ def gemm_ms(step: StepTime, tokens: int) -> float:
 def step_ms(step: StepTime, chunks: list[tuple[int, int]], decodes: int, kv_tokens: int) -> float:
     """Milliseconds of a step with `chunks` of (tokens prefilled, tokens of the whole prompt)."""
     prefill = sum(tokens for tokens, _ in chunks)
-    pairs = sum(tokens * min(prefill, prompt) for tokens, prompt in chunks)
+    pairs = sum(tokens * prompt for tokens, prompt in chunks)
     return (
         gemm_ms(step, prefill + decodes)
         + step.decode_ms * decodes

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from decimal import Decimal
 
+from tests.oracle.hpa import milli
 from tiphys.policies.keda.spec import KedaPolicy, PrometheusTrigger
 
 Query = Callable[[PrometheusTrigger], float | None]
@@ -17,8 +19,8 @@ class TriggerError(Exception):
 
 
 def external_milli(value: float) -> int:
-    """Three decimals; negative or not finite becomes 0."""
-    return int(value * 1000) if math.isfinite(value) and value > 0 else 0
+    """The number printed with three decimals; negative or not finite becomes 0."""
+    return int(Decimal(f"{value:.3f}") * 1000) if math.isfinite(value) and value > 0 else 0
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Keda:
     query: Query
     failures: dict[int, int] = field(default_factory=dict)
     last_active_s: float | None = None
-    cached: dict[int, float] = field(default_factory=dict)
+    cached: dict[int, int | None] = field(default_factory=dict)
 
     def triggers(self) -> list[PrometheusTrigger]:
         return [t for t in self.policy.triggers if isinstance(t, PrometheusTrigger)]
@@ -53,8 +55,8 @@ class Keda:
             return 0.0
         return value
 
-    def _fallback(self, index: int, trigger: PrometheusTrigger, spec: int, ready: int) -> float:
-        """A failure: the metric that stands in for it, or TriggerError again."""
+    def _fallback(self, index: int, trigger: PrometheusTrigger, spec: int, ready: int) -> int:
+        """A failure: the metric that stands in for it in milli-units, cut off; or TriggerError again."""
         fallback = self.policy.fallback
         if fallback is None:
             raise TriggerError
@@ -67,22 +69,23 @@ class Keda:
             "currentReplicasIfHigher": max(spec, fallback.replicas),
             "currentReplicasIfLower": min(spec, fallback.replicas),
         }[fallback.behavior]
+        metric_m = milli(trigger.threshold) * replicas
         if trigger.metric_type == "AverageValue":
-            return trigger.threshold * replicas
+            return metric_m
         if ready == 0:
             raise TriggerError
-        return trigger.threshold * replicas / ready
+        return metric_m // ready
 
     def metric_m(self, index: int, spec: int, ready: int) -> int | None:
         """What the metrics server answers the HPA; None for an error."""
         trigger = self.triggers()[index]
+        if trigger.use_cached_metrics and index in self.cached:
+            return self.cached[index]
         try:
-            if trigger.use_cached_metrics and index in self.cached:
-                return external_milli(self.cached[index])
             value = self._live(trigger)
         except TriggerError:
             try:
-                return external_milli(self._fallback(index, trigger, spec, ready))
+                return self._fallback(index, trigger, spec, ready)
             except TriggerError:
                 return None
         self.failures[index] = 0
@@ -96,14 +99,14 @@ class Keda:
                 value = self._live(trigger)
             except TriggerError:
                 try:
-                    self._fallback(index, trigger, spec, ready)
+                    self.cached[index] = self._fallback(index, trigger, spec, ready)
                     active = True
                 except TriggerError:
+                    self.cached[index] = None
                     error = True
-                self.cached.pop(index, None)
                 continue
             self.failures[index] = 0
-            self.cached[index] = value
+            self.cached[index] = external_milli(value)
             active = active or value > trigger.activation_value
         return Poll(now_s, spec, active, error, self._replicas(now_s, spec, active, error))
 

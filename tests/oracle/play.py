@@ -113,14 +113,14 @@ class Replica:
     def be_scraped(self) -> Process:
         interval_s = self.world.scenario.settings.scrape.interval_s
         phase_s = self.world.chances.scrape_phases_s[self.number]
-        turn = math.ceil((self.ready_s - phase_s) / interval_s)
+        due_s = phase_s + math.ceil((self.ready_s - phase_s) / interval_s) * interval_s
         while True:
-            yield self.clock.at(phase_s + turn * interval_s, SCRAPE)
+            yield self.clock.at(due_s, SCRAPE)
             if self.gone_s < INFINITY:
                 self.target.stale_s = self.clock.now
                 return
             self.target.samples.append(Sample(self.clock.now, self.levels(), tuple(self.ttft_counts)))
-            turn += 1
+            due_s += interval_s
 
     def levels(self) -> dict[str, float]:
         return {
@@ -272,7 +272,7 @@ class World:
     # --- controllers
 
     def hpa_loop(self, hpa: Hpa, keda: Keda | None) -> Process:
-        settings = self.scenario.settings.hpa
+        period_s = self.scenario.settings.hpa.sync_period_s + self.scenario.settings.hpa.pass_s
         yield self.clock.at(self.chances.hpa_phase_s, HPA_PASS)
         while True:
             answers: Sequence[int | dict[int, int] | None]
@@ -289,7 +289,7 @@ class World:
             decision = hpa.decide(self.clock.now, spec, spec, pods, answers)
             self.decisions.append(decision)
             self.scale_to(decision.desired)
-            yield self.clock.at(self.clock.now + settings.sync_period_s + settings.pass_s, HPA_PASS)
+            yield self.clock.at(self.clock.now + period_s, HPA_PASS)
 
     def keda_loop(self, keda: Keda) -> Process:
         yield self.clock.at(self.chances.keda_phase_s, KEDA_POLL)

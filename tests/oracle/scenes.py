@@ -141,7 +141,7 @@ def _cold_start(rng: np.random.Generator) -> ColdStart:
 
 
 def _step(rng: np.random.Generator) -> StepTime:
-    scale = float(rng.choice([0.3, 1, 4]))
+    scale = float(rng.choice([0.3, 1, 3, 10]))
     points = np.sort(rng.choice(np.arange(1, 600), 4, replace=False)).tolist()
     return StepTime(
         tokens=tuple(points), gemm_ms=tuple((np.sort(rng.uniform(5, 60, 4)) * scale).tolist()),

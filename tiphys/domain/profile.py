@@ -14,11 +14,12 @@ NonNegative = Annotated[float, Field(ge=0)]
 
 
 class StepTime(Frozen):
-    """Milliseconds of one engine step: `g[P+B] + b*B + c*KV + p*P + q*sum(p_i * min(P, isl_i)) + k`.
+    """Milliseconds of one engine step: `g[P+B] + b*B + c*KV + p*P + q*sum(p_i * isl_i) + k`.
 
     P prefill tokens in the step (p_i of a prompt of isl_i tokens), B decoding sequences, KV cached tokens that the
     decodes read. `g` is linear between the points of `tokens`/`gemm_ms`, constant below the first, extended by its last
-    slope above.
+    slope above. Each prefill token attends to what came before it in its prompt, which over the whole prompt is
+    isl_i / 2 tokens on the mean however it is chunked: so p_i * isl_i, the half being in `q`.
     """
 
     tokens: Annotated[tuple[int, ...], Field(min_length=2)]
@@ -30,7 +31,7 @@ class StepTime(Frozen):
     prefill_token_ms: NonNegative
     """p, per prefill token"""
     prefill_pair_ms: NonNegative
-    """q, per pair of prefill tokens (attention)"""
+    """q, per prefill token and token of its prompt (attention)"""
     fixed_ms: NonNegative
     """k, per step"""
 
@@ -58,7 +59,7 @@ class StepTime(Frozen):
         return np.interp(tokens, self.tokens, self.gemm_ms) + slope * beyond
 
     def step_ms(self, prefill_tokens: Floats, pairs: Floats, decodes: Floats, kv_tokens: Floats) -> Floats:
-        """Milliseconds of many steps at once; `pairs` is the sum of p_i * min(P, isl_i) of each."""
+        """Milliseconds of many steps at once; `pairs` is the sum of p_i * isl_i of each."""
         attention_ms = self.kv_token_ms * kv_tokens + self.prefill_pair_ms * pairs
         rows_ms = self.decode_ms * decodes + self.prefill_token_ms * prefill_tokens
         return self.gemm_at_ms(prefill_tokens + decodes) + rows_ms + attention_ms + self.fixed_ms
@@ -107,7 +108,4 @@ class Profile(Frozen):
     max_sequence_tokens: PositiveInt
     step: StepTime
     fit_error: FitError
-    """On steps whose prompts are prefilled whole."""
-    chunked_fit_error: FitError | None = None
-    """On steps that hold one chunk of a longer prompt, where P * min(P, isl) counts the pairs within the chunk only."""
     source: ProfileSource

@@ -13,8 +13,9 @@ from tiphys.domain.trace import Floats, Ints, Trace
 ITL_BINS_PER_OCTAVE = 64
 ITL_FIRST_EXPONENT, ITL_OCTAVES = -14, 21
 ITL_BINS = ITL_BINS_PER_OCTAVE * ITL_OCTAVES
-"""Inter-token gaps are counted in bins at most 1.6 % wide from 61 us to 128 s: the exponent and the first six bits of the
-mantissa of the double, so that finding a bin costs no logarithm."""
+"""Inter-token gaps are counted in bins at most 1.6 % wide from 61 us to 128 s: the exponent and the first six bits of
+the mantissa of the double, so that finding a bin costs no logarithm.
+"""
 
 
 def itl_upper_bounds_s() -> Floats:
@@ -26,7 +27,9 @@ def itl_upper_bounds_s() -> Floats:
 
 @dataclass(frozen=True, eq=False)
 class ReplicaLife:
-    """When each replica of a pool existed: `created_s`, `ready_s`, `removed_s` (asked to go), `gone_s`; inf = not yet."""
+    """When each replica of a pool existed: `created_s`, `ready_s`, `removed_s` (asked to go), `gone_s`; inf = not
+    yet.
+    """
 
     created_s: Floats
     ready_s: Floats
@@ -82,9 +85,9 @@ class PoolRecording:
 class Recording:
     """Everything observed in one play.
 
-    Per request, in order of arrival: `first_token_s` and `finish_s` are times on the play's clock, inf where it never came;
-    `failed` is True for a request that was refused or cut off. `warmup_s` and `horizon_s` bound the scored window.
-    `wall_s` is the time of the play alone.
+    Per request, in order of arrival: `first_token_s` and `finish_s` are times on the play's clock, inf where it never
+    came; `failed` is True for a request that was refused or cut off. `warmup_s` and `horizon_s` bound the scored
+    window. `wall_s` is the time of the play alone.
     """
 
     trace: Trace

@@ -13,9 +13,9 @@ from tiphys.domain.trace import Trace
 class Scenario:
     """Traffic, seed, starting replicas, warm-up, drain, settings: nothing random or environmental hides elsewhere.
 
-    The clock starts at 0. Requests that arrive in [warmup_s, horizon_s] are scored. GPU time is counted in the same window.
-    After `horizon_s` (the end of the trace) no request arrives, controllers go on, and the play drains for at most `drain_s`.
-    `start_replicas` are ready at time 0, by pool; the envelope's `start` where a pool is absent.
+    The clock starts at 0. Requests that arrive in [warmup_s, horizon_s] are scored. GPU time is counted in the same
+    window. After `horizon_s` (the end of the trace) no request arrives, controllers go on, and the play drains for at
+    most `drain_s`. `start_replicas` are ready at time 0, by pool; the envelope's `start` where a pool is absent.
     `perturbation` is how the truth differs from the service's description.
     """
 
@@ -24,7 +24,7 @@ class Scenario:
     warmup_s: float = 0.0
     drain_s: float = 600.0
     start_replicas: dict[str, int] = field(default_factory=dict)
-    settings: ClusterSettings = ClusterSettings()
+    settings: ClusterSettings = field(default_factory=ClusterSettings)
     perturbation: Perturbation = NOMINAL
     name: str = "scenario"
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -82,8 +84,9 @@ class Scorecard(Frozen):
 def score(recording: Recording, slo: Slo, minimised: Minimised | None = None) -> Scorecard:
     """Judge a recording against what users were promised.
 
-    Percentiles are over requests that arrived in the scored window (over tokens for ITL). A failed or unfinished request is
-    infinitely late; a percentile that falls on one is None. GPU time runs from creation to termination or the horizon.
+    Percentiles are over requests that arrived in the scored window (over tokens for ITL). A failed or unfinished
+    request is infinitely late; a percentile that falls on one is None. GPU time runs from creation to termination or
+    the horizon.
 
     Raises EmptyRecording if no request arrived in the scored window or none finished: silence is not success.
     """
@@ -92,8 +95,8 @@ def score(recording: Recording, slo: Slo, minimised: Minimised | None = None) ->
     finished = int(np.isfinite(latencies["e2e"]).sum())
     if finished == 0:
         raise EmptyRecording(
-            f"no request finished among {scored} that arrived between {recording.warmup_s:g} s and {recording.horizon_s:g} s: "
-            "give a longer trace, a shorter warm-up or a service that can hold these prompts"
+            f"no request finished among {scored} that arrived between {recording.warmup_s:g} s "
+            f"and {recording.horizon_s:g} s: give a longer trace, a shorter warm-up or a service that can hold these prompts"
         )
     failed = int(recording.failed[_scored(recording)].sum())
     itl_counts = np.sum([pool.itl_counts for pool in recording.pools.values()], axis=0)
@@ -104,19 +107,29 @@ def score(recording: Recording, slo: Slo, minimised: Minimised | None = None) ->
     gpu_seconds = sum(pool.gpu_seconds for pool in pools.values())
     price = minimised.price_per_gpu_hour if minimised else None
     return Scorecard(
-        requests=scored, finished=finished, failed=failed, horizon_s=window_s,
+        requests=scored,
+        finished=finished,
+        failed=failed,
+        horizon_s=window_s,
         feasible=all(o.met for o in objectives) and failed_share <= slo.failed_at_most,
-        slo=objectives, failed_share=failed_share,
-        gpu_seconds=gpu_seconds, replica_seconds=sum(pool.replica_seconds for pool in pools.values()),
+        slo=objectives,
+        failed_share=failed_share,
+        gpu_seconds=gpu_seconds,
+        replica_seconds=sum(pool.replica_seconds for pool in pools.values()),
         cost=None if price is None else gpu_seconds / 3600 * price,
         mean_replicas=sum(pool.mean_replicas for pool in pools.values()),
         max_replicas=sum(pool.max_replicas for pool in pools.values()),
         scale_ups=sum(pool.scale_ups for pool in pools.values()),
         scale_downs=sum(pool.scale_downs for pool in pools.values()),
-        ttft_s=_percentiles(latencies["ttft"]), tpot_s=_percentiles(latencies["tpot"]),
-        itl_s=_itl_percentiles(itl_counts), e2e_s=_percentiles(latencies["e2e"]),
+        ttft_s=_percentiles(latencies["ttft"]),
+        tpot_s=_percentiles(latencies["tpot"]),
+        itl_s=_itl_percentiles(itl_counts),
+        e2e_s=_percentiles(latencies["e2e"]),
         goodput_per_s=_good(slo, latencies) / window_s if window_s > 0 else 0.0,
-        preemptions=recording.preemptions, pools=pools, wall_s=recording.wall_s, seed=recording.seed,
+        preemptions=recording.preemptions,
+        pools=pools,
+        wall_s=recording.wall_s,
+        seed=recording.seed,
     )
 
 
@@ -145,8 +158,11 @@ def _judge(objective: Objective, latencies: dict[str, Floats], itl_counts: NDArr
     else:
         met_share = float((latencies[objective.metric] <= objective.at_most_s).mean())
     return ObjectiveScore(
-        metric=objective.metric, at_most_s=objective.at_most_s, share=objective.share,
-        met_share=met_share, met=met_share >= objective.share,
+        metric=objective.metric,
+        at_most_s=objective.at_most_s,
+        share=objective.share,
+        met_share=met_share,
+        met=met_share >= objective.share,
     )
 
 
@@ -181,13 +197,15 @@ def _pool_score(pool: PoolRecording, recording: Recording) -> PoolScore:
     start, stop = recording.warmup_s, recording.horizon_s
     seconds = pool.life.seconds_within(start, stop)
     log = pool.life.wanted_log()
-    inside = [(t, after - before) for (_, before), (t, after) in zip(log, log[1:], strict=False) if start < t <= stop]
+    inside = [(t, after - before) for (_, before), (t, after) in pairwise(log) if start < t <= stop]
     counts = [n for t, n in log if t <= start][-1:] + [n for t, n in log if start < t <= stop]
-    flaps = sum(
-        1 for (t0, d0), (t1, d1) in zip(inside, inside[1:], strict=False) if d0 * d1 < 0 and t1 - t0 < 600
-    )
+    flaps = sum(1 for (t0, d0), (t1, d1) in pairwise(inside) if d0 * d1 < 0 and t1 - t0 < 600)
     return PoolScore(
-        gpu_seconds=seconds * pool.gpus_per_replica, replica_seconds=seconds,
-        mean_replicas=seconds / (stop - start) if stop > start else 0.0, max_replicas=max(counts, default=0),
-        scale_ups=sum(1 for _, d in inside if d > 0), scale_downs=sum(1 for _, d in inside if d < 0), flaps=flaps,
+        gpu_seconds=seconds * pool.gpus_per_replica,
+        replica_seconds=seconds,
+        mean_replicas=seconds / (stop - start) if stop > start else 0.0,
+        max_replicas=max(counts, default=0),
+        scale_ups=sum(1 for _, d in inside if d > 0),
+        scale_downs=sum(1 for _, d in inside if d < 0),
+        flaps=flaps,
     )

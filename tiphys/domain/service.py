@@ -13,7 +13,8 @@ from tiphys.domain.values import Frozen, PositiveInt, PositiveSeconds, Seconds
 class ColdStart(Frozen):
     """Seconds from a pod's creation to its readiness: log-normal through a median and a 95th percentile.
 
-    `pending_s` is the first part of it, in which the pod is Pending (scheduling, image); then it is Running but not ready.
+    `pending_s` is the first part of it, in which the pod is Pending (scheduling, image); then it is Running but not
+    ready.
     """
 
     median_s: Seconds = 90.0
@@ -89,8 +90,8 @@ RouterKind = Literal["least_outstanding", "round_robin", "random", "connection_r
 class Router(Frozen):
     """How requests are spread over ready replicas.
 
-    `connection_random` is what kube-proxy does with keep-alive connections: each of `connections` sticks to the replica that
-    it was opened to until that replica goes.
+    `connection_random` is what kube-proxy does with keep-alive connections: each of `connections` sticks to the
+    replica that it was opened to until that replica goes.
     """
 
     kind: RouterKind = "least_outstanding"

@@ -77,7 +77,7 @@ def student_t_cdf(t: float, dof: int) -> float:
 
 
 def independent_blocks(load: Floats, step_s: float, at_least_s: float = 60.0) -> Blocks:
-    """How many independent blocks a window of traffic holds, from its load per step (say, tokens a minute).
+    """How many independent blocks a window of traffic holds, from its load per step (say, arrivals a minute).
 
     A block is as long as the load's integrated autocorrelation time about its straight trend (Geyer's initial positive
     sequence), at least `at_least_s`. The trend itself is left out: every policy lives through the same one, and what a

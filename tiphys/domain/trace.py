@@ -37,6 +37,14 @@ class Trace:
         self._check()
         if self.end_s < 0:
             set_(self, "end_s", float(self.arrival_s[-1]))
+        elif self.end_s < self.arrival_s[-1]:
+            raise InputError(
+                "the traffic ends before its last arrival",
+                where=self.name,
+                key="end_s",
+                found=self.end_s,
+                allowed=f"at least {self.arrival_s[-1]}",
+            )
         for array in (self.arrival_s, self.input_tokens, self.output_tokens):
             array.flags.writeable = False
 
@@ -52,16 +60,22 @@ class Trace:
         if len(falls):
             row = int(falls[0]) + 1
             raise InputError(
-                f"arrivals are not sorted (request {row})", where=self.name, key="arrival_s",
-                found=float(self.arrival_s[row]), allowed=f"at least {self.arrival_s[row - 1]}",
+                f"arrivals are not sorted (request {row})",
+                where=self.name,
+                key="arrival_s",
+                found=float(self.arrival_s[row]),
+                allowed=f"at least {self.arrival_s[row - 1]}",
             )
         for key in ("input_tokens", "output_tokens"):
             bad = np.flatnonzero(getattr(self, key) < 1)
             if len(bad):
                 row = int(bad[0])
                 raise InputError(
-                    f"request {row} has no tokens", where=self.name, key=key,
-                    found=int(getattr(self, key)[row]), allowed="at least 1",
+                    f"request {row} has no tokens",
+                    where=self.name,
+                    key=key,
+                    found=int(getattr(self, key)[row]),
+                    allowed="at least 1",
                 )
 
     def __len__(self) -> int:
@@ -76,15 +90,19 @@ class Trace:
         """The requests that arrive in [start_s, stop_s), their clock starting at start_s."""
         first, last = np.searchsorted(self.arrival_s, [start_s, stop_s], side="left")
         return Trace(
-            self.arrival_s[first:last] - start_s, self.input_tokens[first:last], self.output_tokens[first:last],
-            self.name, min(stop_s, self.end_s) - start_s,
+            self.arrival_s[first:last] - start_s,
+            self.input_tokens[first:last],
+            self.output_tokens[first:last],
+            self.name,
+            min(stop_s, self.end_s) - start_s,
         )
 
     def scaled(self, copies: float, seed: int, jitter_s: float = 30.0) -> Trace:
         """`copies` of the trace laid over one another, each shifted by a seeded jitter; a fraction thins the last.
 
-        Each copy is moved round the circle of the trace's length by a uniform shift within +-jitter_s, so that bursts do not
-        coincide exactly while the shape over minutes stays. Thinning keeps each request with the fraction's probability.
+        Each copy is moved round the circle of the trace's length by a uniform shift within +-jitter_s, so that bursts
+        do not coincide exactly while the shape over minutes stays. Thinning keeps each request with the fraction's
+        probability.
         """
         if copies <= 0 or not np.isfinite(copies):
             raise InputError("must be above 0", key="traffic.scale", found=copies)

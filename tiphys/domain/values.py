@@ -25,6 +25,7 @@ class Frozen(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, allow_inf_nan=False, validate_default=False, populate_by_name=True
     )
+
     def document(self) -> dict[str, Any]:
         """Plain data as it would stand in a file, defaults left out."""
         return json.loads(self.model_dump_json(exclude_defaults=True, by_alias=True))  # type: ignore[no-any-return]
@@ -47,7 +48,7 @@ def parse(kind: type[M], data: object, where: str = "") -> M:
 
 
 def input_error(error: ValidationError, kind: Any, where: str = "") -> InputError:
-    """The first fault of a pydantic error in our words; an unknown key names the nearest; further faults are counted."""
+    """The first fault of a pydantic error in our words; an unknown key names the nearest; more faults are counted."""
     faults = error.errors(include_url=False)
     first = next((fault for fault in faults if fault["type"] == "extra_forbidden"), faults[0])
     key = ".".join(str(part) for part in first["loc"])
@@ -62,10 +63,14 @@ def input_error(error: ValidationError, kind: Any, where: str = "") -> InputErro
 
 
 def _known_keys(kind: Any, location: tuple[int | str, ...]) -> set[str]:
-    """The keys of the models that an error's location leads to (list indices and union tags lead nowhere by themselves)."""
+    """The keys of the models that an error's location leads to (list indices and union tags lead nowhere by
+    themselves).
+    """
     models = list(_models_in(kind))
     for part in location:
-        fields = [field for model in models for name, field in model.model_fields.items() if part in (name, field.alias)]
+        fields = [
+            field for model in models for name, field in model.model_fields.items() if part in (name, field.alias)
+        ]
         inner = [model for field in fields for model in _models_in(field.annotation)]
         tagged = [model for model in models if part in _tags(model)]
         models = inner or tagged or models

@@ -191,7 +191,7 @@ def _steady_states(step: StepTime, input_tokens: int, output_tokens: int, budget
     tokens = input_tokens / prefill_steps
     read = decoding * (input_tokens + output_tokens / 2)
     none = np.zeros_like(decoding)
-    prefill_s = step.step_ms(tokens, tokens * np.minimum(tokens, input_tokens), decoding, read) / 1e3
+    prefill_s = step.step_ms(tokens, tokens * input_tokens, decoding, read) / 1e3
     decode_s = step.step_ms(none, none, decoding, read) / 1e3
     plain_steps = steps - prefill_steps
     request_s = prefill_steps * prefill_s + plain_steps * decode_s
@@ -230,7 +230,7 @@ def _prefill_only(step: StepTime, input_tokens: int, budget: int) -> _Points:
     prompts = np.arange(1.0, max(1, min(_MOST_SEQUENCES, budget // input_tokens)) + 1)
     none = np.zeros_like(prompts)
     tokens = prompts * input_tokens / chunks
-    step_s = step.step_ms(tokens, tokens * np.minimum(tokens, input_tokens), none, none) / 1e3
+    step_s = step.step_ms(tokens, tokens * input_tokens, none, none) / 1e3
     ttft_s = step_s / 2 + chunks * step_s
     return _Points(
         decoding=none,

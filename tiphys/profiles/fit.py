@@ -31,8 +31,8 @@ class Step(NamedTuple):
 
     @property
     def pairs(self) -> int:
-        """P * min(P, isl)."""
-        return self.prefill_tokens * min(self.prefill_tokens, self.prompt_tokens)
+        """P * isl: the sum of p_i * isl_i, as all prompts are of one length."""
+        return self.prefill_tokens * self.prompt_tokens
 
 
 class StepArrays(NamedTuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from itertools import product
 from typing import NamedTuple
 
 # Dense where kernels change their tiles (128, 256, 512, 1024 rows): step time jumps there.
@@ -15,7 +16,13 @@ _DECODES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 80, 96, 112, 128, 160, 192
 _CONTEXTS = (128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
 _PROMPTS = (64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
 _BESIDE = ((0, 0), (8, 1024), (32, 512), (32, 4096), (64, 1024), (128, 512), (128, 2048), (256, 1024))
-_HELD_OUT = 600
+# Whole parts only: the database gives a chunk 1 / ceil(isl / P) of its prompt's attention, which is the share of its
+# tokens when P divides isl and too little when it does not.
+_CHUNKS = (512, 1024, 2048, 4096, 8192, 16384)
+_PARTS = (2, 4, 8, 16)
+_LONGEST_PROMPT = 32768
+_HELD_OUT = 800
+_KINDS = 4
 
 
 class Shape(NamedTuple):
@@ -28,24 +35,27 @@ class Shape(NamedTuple):
 
 
 def fitted_shapes(max_tokens: int, kv_capacity_tokens: int) -> list[Shape]:
-    """Decode-only steps, prefill-only steps and mixed ones, on a grid; what a replica cannot hold is left out."""
-    shapes = [*_decode_grid(), *_prefill_grid(2 * max_tokens)]
+    """Steps on a grid: decodes only, and whole prompts or a chunk of one, alone and beside decodes.
+
+    What the KV cache cannot hold is left out.
+    """
+    shapes = [*_decode_grid(), *_prefill_grid(2 * max_tokens), *_chunk_grid(max_tokens)]
     return [shape for shape in shapes if _fits(shape, kv_capacity_tokens)]
 
 
 def held_out_shapes(max_tokens: int, kv_capacity_tokens: int) -> list[Shape]:
-    """Steps between the grid's points, within the token budget: decode only, prefill only and mixed in equal parts."""
-    shapes = (_scattered(index, max_tokens) for index in range(1, _HELD_OUT + 1))
-    return [shape for shape in shapes if _fits(shape, kv_capacity_tokens)]
+    """Steps between the grid's points, within the token budget.
 
-
-def chunk_shapes(max_tokens: int) -> list[Shape]:
-    """Steps that hold one chunk of a prompt of 1.5 to 4 times the token budget: a quarter of it, a half, all of it."""
-    return [Shape(max_tokens // part, max_tokens * times // 2, 0, 0) for part in (4, 2, 1) for times in (3, 4, 6, 8)]
+    In equal parts: decodes only, whole prompts only, whole prompts beside decodes, a chunk beside decodes. Each once, and
+    none that the fit sees.
+    """
+    fitted = set(fitted_shapes(max_tokens, kv_capacity_tokens))
+    shapes = dict.fromkeys(_scattered(index, max_tokens) for index in range(_HELD_OUT))
+    return [shape for shape in shapes if _fits(shape, kv_capacity_tokens) and shape not in fitted]
 
 
 def _fits(shape: Shape, kv_capacity_tokens: int) -> bool:
-    return shape.decodes * shape.context_tokens <= kv_capacity_tokens
+    return shape.decodes * shape.context_tokens + shape.prompt_tokens <= kv_capacity_tokens
 
 
 def _decode_grid() -> Iterator[Shape]:
@@ -61,19 +71,35 @@ def _prefill_grid(max_tokens: int) -> Iterator[Shape]:
                     yield Shape(tokens, prompt, decodes, context)
 
 
+def _chunk_grid(max_tokens: int) -> Iterator[Shape]:
+    for tokens, parts, (decodes, context) in product(_CHUNKS, _PARTS, _BESIDE):
+        if tokens <= max_tokens and tokens * parts <= _LONGEST_PROMPT:
+            yield Shape(tokens, tokens * parts, decodes, context)
+
+
 def _scattered(index: int, max_tokens: int) -> Shape:
-    """Point `index` of a Halton sequence, spread evenly over the logarithms."""
-    tokens, share, decodes, context = (_radical_inverse(index, base) for base in (2, 3, 5, 7))
+    """Step `index`: each kind takes in turn the points of one Halton sequence, spread evenly over the logarithms."""
+    # The place is apart from the kind: index % _KINDS would fix the digits of a Halton point in bases 2 and 3.
+    place, kind = divmod(index, _KINDS)
+    tokens, share, decodes, context = (_radical_inverse(place + 1, base) for base in (2, 3, 5, 7))
     sequences = _log_between(decodes, 1, 512)
     cached = _log_between(context, 64, 16384)
-    if index % 3 == 0:
+    if kind == 0:
         return Shape(0, 0, sequences, cached)
+    if kind == 1:
+        chunk = _log_between(tokens, 16, min(max_tokens, _LONGEST_PROMPT // 2))
+        parts = _log_between(share, 2, _LONGEST_PROMPT // chunk)
+        return Shape(chunk, chunk * parts, _beside(chunk, sequences, max_tokens), cached)
     budget = _log_between(tokens, 16, max_tokens)
     prompt = _log_between(share, 16, budget)
     whole = budget // prompt * prompt
-    if index % 3 == 1:
+    if kind == 2:
         return Shape(whole, prompt, 0, 0)
-    return Shape(whole, prompt, min(sequences, max(1, max_tokens - whole)), cached)
+    return Shape(whole, prompt, _beside(whole, sequences, max_tokens), cached)
+
+
+def _beside(prefill_tokens: int, sequences: int, max_tokens: int) -> int:
+    return min(sequences, max(1, max_tokens - prefill_tokens))
 
 
 def _log_between(share: float, low: int, high: int) -> int:

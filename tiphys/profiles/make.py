@@ -3,6 +3,9 @@
 A step is the sum of its operations as that database times them: GEMMs, norms and all-reduces of all P + B tokens
 together, attention of the prompts, attention of the decodes. Host time between steps (scheduler,
 sampling, detokenising) is not in the database, so it is not in a made profile.
+
+Attention was measured for whole prompts of up to 16,384 tokens. A chunk gets its share of its prompt's and a longer
+prompt an extrapolation, so the fit error on such steps is against the database's model of them.
 """
 
 from __future__ import annotations
@@ -12,13 +15,16 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import version as installed_version
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal, NamedTuple, cast
 
+from tiphys.documents import write_atomically
 from tiphys.domain.profile import Profile, ProfileSource
 from tiphys.errors import InputError, unknown_name
+from tiphys.profiles import profile_text
 from tiphys.profiles.fit import Step, fit_error, fit_step_time
-from tiphys.profiles.grid import TABLE_TOKENS, Shape, chunk_shapes, fitted_shapes, held_out_shapes
+from tiphys.profiles.grid import TABLE_TOKENS, Shape, fitted_shapes, held_out_shapes
 
 TOOL = "aiconfigurator-core"
 GIB = 2**30
@@ -83,6 +89,16 @@ def make_profile(recipe: Recipe) -> Profile:
             return _profile(core, recipe)
         except (ValueError, RuntimeError) as error:
             raise InputError(f"{TOOL} has no answer: {error}", where=recipe.name, found=_combination(recipe)) from error
+
+
+def make_profile_file(recipe: Recipe, out: Path) -> Profile:
+    """The profile of `make_profile`, written to the file `out` (replaced as a whole, its folder made).
+
+    Raises InputError as that does, leaving `out` as it was, and when `out` cannot be written.
+    """
+    profile = make_profile(recipe)
+    write_atomically(out, profile_text(profile))
+    return profile
 
 
 def remake(profile: Profile) -> Profile:
@@ -193,7 +209,6 @@ def _profile(core: Any, recipe: Recipe) -> Profile:
         max_sequence_tokens=min(int(configuration["max_position_embeddings"]), capacity),
         step=step_time,
         fit_error=fit_error(step_time, _steps(timed, held_out_shapes(budget, capacity))),
-        chunked_fit_error=fit_error(step_time, _steps(timed, chunk_shapes(budget))),
         source=ProfileSource(
             tool=TOOL,
             tool_version=installed_version(TOOL),
@@ -307,6 +322,7 @@ def _note(recipe: Recipe, memory: _Memory, capacity: int) -> str:
     kv = "fp8" if _QUANTIZATIONS[recipe.quantization]["kvcache_quant_mode"] == "fp8" else "bf16"
     return (
         "Step times are sums of measured kernels (norms, activations and embeddings by the tool's formula), "
-        "without host time between steps. "
+        "without host time between steps. Attention of a chunk is its share of the whole prompt's, which was measured "
+        "to 16384 tokens and is extrapolated beyond. "
         f"KV cache per GPU in GiB: {left}, over {memory.kv_token:.0f} bytes a token ({kv}) = {capacity} tokens."
     )

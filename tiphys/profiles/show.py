@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tiphys.domain.profile import FitError, Profile
+from tiphys.domain.profile import Profile
 
 _CONTEXT_TOKENS = 1024
 _DECODES = (1, 8, 16, 32, 64, 96, 128, 192, 256, 384, 512)
@@ -60,18 +60,11 @@ def show_text(profile: Profile) -> str:
 
 
 def error_sentence(profile: Profile) -> str:
-    """How far the formula is from the measured steps, in a sentence or two."""
-    text = f"The formula is off by {_percent(profile.fit_error)}"
-    if profile.chunked_fit_error is None:
-        return text + "."
-    chunked = _percent(profile.chunked_fit_error)
-    return f"{text}. Where a step holds a chunk of a longer prompt it is off by {chunked}."
-
-
-def _percent(error: FitError) -> str:
+    """How far the formula is from the measured steps, in a sentence."""
+    error = profile.fit_error
     return (
-        f"{error.median_ratio:.1%} in the median, {error.p95_ratio:.1%} at the 95th percentile and "
-        f"{error.max_ratio:.1%} at most, over {error.points} steps"
+        f"The formula is off by {error.median_ratio:.1%} in the median, {error.p95_ratio:.1%} at the 95th percentile "
+        f"and {error.max_ratio:.1%} at most, over {error.points} steps."
     )
 
 

@@ -1,9 +1,9 @@
 """Argo workflows acted out on this machine: the DAG that a cluster runs, walked by its own model.
 
-`rehearse` is handed a workflow (plain data, or whatever has Hera's `to_dict()`) and does what an Argo Workflows 4.1 controller
-would: `depends`, `when`, items, outputs, retries, gates, deadlines, exit handlers. Scripts run as calls in this process or as
-processes of Hera's own runner. `check` asks beforehand whether every reference leads somewhere. What cannot be acted out is a
-`RehearsalError` that names the field; `IGNORED` lists the fields that may be left out of account.
+`rehearse` is handed a workflow (plain data, or whatever has Hera's `to_dict()`) and does what an Argo Workflows 4.1
+controller would: `depends`, `when`, items, outputs, retries, gates, deadlines, exit handlers. Scripts run as calls in
+this process or as processes of Hera's own runner. `check` asks beforehand whether every reference leads somewhere. What
+cannot be acted out is a `RehearsalError` that names the field; `IGNORED` lists the fields that are left out of account.
 
 Nothing here knows what the steps do, and nothing here imports Hera.
 """
@@ -27,7 +27,7 @@ from tiphys.rehearsal.nodes import (
     Outcome,
     Outputs,
     Phase,
-    StepFailed,
+    StepFailedError,
     WorkflowFinished,
     WorkflowStarted,
 )
@@ -52,7 +52,7 @@ __all__ = [
     "Outcome",
     "Outputs",
     "Phase",
-    "StepFailed",
+    "StepFailedError",
     "Subprocess",
     "WorkflowFinished",
     "WorkflowStarted",

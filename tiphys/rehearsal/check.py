@@ -20,8 +20,8 @@ from tiphys.rehearsal.substitution import references
 def check(workflow: object, templates: Sequence[object] = ()) -> None:
     """Nothing, when every field can be acted out and every reference of a workflow leads somewhere.
 
-    Looked at: templates and the entrypoint, required arguments, tasks in `depends`, outputs that tasks refer to and whether
-    their task is waited for, inputs, workflow parameters, defaults in enums, and `-e module:function`.
+    Looked at: templates and the entrypoint, required arguments, tasks in `depends`, outputs that tasks refer to and
+    whether their task is waited for, inputs, workflow parameters, defaults in enums, and `-e module:function`.
 
     Raises RehearsalError with every fault, one a line; its `field` is that of the first.
     """
@@ -267,6 +267,7 @@ def _enums(io: Data, key: str, where: str, fault: Callable[[str, str], None]) ->
             value = parameter.get(name)
             if allowed and value is not None and "{{" not in as_text(value) and as_text(value) not in allowed:
                 fault(
-                    f"{where}.{parameter['name']}: the {name} '{as_text(value)}' is not in its enum ({', '.join(allowed)})",
+                    f"{where}.{parameter['name']}: the {name} '{as_text(value)}' is not in its enum "
+                    f"({', '.join(allowed)})",
                     "enum",
                 )

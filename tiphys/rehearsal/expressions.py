@@ -1,7 +1,7 @@
-"""The two little languages of workflows: `when` (govaluate) and everything else (expr: `depends`, retries, hooks, `{{=`).
+"""The two little languages of workflows: `when` (govaluate), and expr for all else: `depends`, retries, hooks, `{{=`.
 
-Both are parsed to one tree. They differ in what a bare word is: in `when` the string itself, elsewhere a variable. What is
-not spoken here (closures, sprig) is a RehearsalError that names it, never a wrong answer.
+Both are parsed to one tree. They differ in what a bare word is: in `when` the string itself, elsewhere a variable. What
+is not spoken here (closures, sprig) is a RehearsalError that names it, never a wrong answer.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class ExpressionError(Exception):
     """An expression that Argo would refuse too: the node ends in Error with this message."""
 
 
-class MissingVariable(ExpressionError):
+class MissingVariableError(ExpressionError):
     """A variable that is not there (yet); `.path` names it."""
 
     def __init__(self, path: str) -> None:
@@ -63,7 +63,7 @@ def parse(text: str, *, bare_words: bool = False) -> Tree:
 def evaluate(text: str, variables: Mapping[str, Any]) -> Any:
     """The value of an expr expression over nested variables.
 
-    Raises MissingVariable, ExpressionError for what Argo refuses, RehearsalError for what is not spoken here.
+    Raises MissingVariableError, ExpressionError for what Argo refuses, RehearsalError for what is not spoken here.
     """
     return _value(parse(text), variables)
 
@@ -307,7 +307,7 @@ def _value(tree: Tree, variables: Mapping[str, Any], *, strings: bool = False) -
             return tree.parts[0]
         case "name":
             if tree.parts[0] not in variables:
-                raise MissingVariable(tree.parts[0])
+                raise MissingVariableError(tree.parts[0])
             return variables[tree.parts[0]]
         case "member" | "optional member":
             return _member(tree, of)
@@ -344,13 +344,13 @@ def _member(tree: Tree, of: Callable[[Tree], Any]) -> Any:
     except (KeyError, IndexError):
         if tree.op == "optional member":
             return None
-        raise MissingVariable(_static_path(tree) or str(key)) from None
+        raise MissingVariableError(_static_path(tree) or str(key)) from None
 
 
 def _coalesce(tree: Tree, of: Callable[[Tree], Any]) -> Any:
     try:
         value = of(tree.parts[0])
-    except MissingVariable as error:
+    except MissingVariableError as error:
         if "." not in error.path:
             raise  # nothing of that kind is known yet, so that the fallback would come too early
         value = None

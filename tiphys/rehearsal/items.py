@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 from tiphys.rehearsal.nodes import Node
-from tiphys.rehearsal.substitution import Unresolved, references, substitute
+from tiphys.rehearsal.substitution import UnresolvedError, references, substitute
 
 Data = dict[str, Any]
 _EXPANDERS = ("withItems", "withParam", "withSequence")
@@ -23,7 +23,7 @@ def fans_out(user: Mapping[str, Any]) -> bool:
 def expanded(user: Data) -> list[Data]:
     """One task or step per item, each named `name(0:item)`, with `{{item}}` and `{{item.key}}` replaced.
 
-    Raises Unresolved for a list that is none and for a key that an item does not have.
+    Raises UnresolvedError for a list that is none and for a key that an item does not have.
     """
     return [_made(user, number, item) for number, item in enumerate(_items(user))]
 
@@ -37,11 +37,11 @@ def _items(user: Data) -> list[Any]:
     try:
         items = json.loads(text, parse_float=Decimal) if isinstance(text, str) else text
     except json.JSONDecodeError as error:
-        raise Unresolved(
+        raise UnresolvedError(
             f"withParam value could not be parsed as a JSON list: {text.strip()[:200]!r}: {error}"
         ) from None
     if not isinstance(items, list):
-        raise Unresolved(f"withParam value could not be parsed as a JSON list: {text.strip()[:200]!r}")
+        raise UnresolvedError(f"withParam value could not be parsed as a JSON list: {text.strip()[:200]!r}")
     return items
 
 
@@ -56,9 +56,9 @@ def _sequence(sequence: Mapping[str, Any]) -> Iterator[str]:
                 return
             end = start + count - 1
         else:
-            raise Unresolved("neither end nor count was specified in withSequence")
+            raise UnresolvedError("neither end nor count was specified in withSequence")
     except ValueError as error:
-        raise Unresolved(f"withSequence: {error}") from None
+        raise UnresolvedError(f"withSequence: {error}") from None
     layout = str(sequence.get("format") or "%d")
     step = 1 if start <= end else -1
     for number in range(start, end + step, step):
@@ -75,7 +75,7 @@ def _made(user: Data, number: int, item: Any) -> Data:
     made: Data = substitute(body, scope)
     left = [name for name in references([made.get("arguments"), made.get("when")]) if re.match(r"item(\.|$)", name)]
     if left:
-        raise Unresolved(f"failed to resolve {{{{{left[0]}}}}}: withItems[{number}] is {described}")
+        raise UnresolvedError(f"failed to resolve {{{{{left[0]}}}}}: withItems[{number}] is {described}")
     return {**made, "name": f"{user['name']}({number}:{described.translate(_NO_BRACKETS)})", "hooks": user.get("hooks")}
 
 
@@ -88,7 +88,7 @@ def _item_scope(number: int, item: Any) -> tuple[dict[str, str], str]:
         described = ",".join(sorted(f"{key}:{text}" for key, text in members.items()))
         return {"item": _item_text(item)} | {f"item.{key}": text for key, text in members.items()}, described
     if item is None:
-        raise Unresolved(f"withItems[{number}] expected string, number, list, or map. received: null")
+        raise UnresolvedError(f"withItems[{number}] expected string, number, list, or map. received: null")
     return {"item": _item_text(item)}, _item_text(item)
 
 

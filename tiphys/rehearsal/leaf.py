@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -32,6 +33,7 @@ class LeafCall:
 
     @property
     def script(self) -> Mapping[str, Any]:
+        """The template's script."""
         script: Mapping[str, Any] = self.template["script"]
         return script
 
@@ -42,6 +44,7 @@ class LeafCall:
 
     @property
     def environment(self) -> dict[str, str]:
+        """The variables that the script is started with, on top of this process's own."""
         return {entry["name"]: str(entry.get("value", "")) for entry in self.script.get("env") or []}
 
     @property
@@ -71,7 +74,9 @@ class LeafResult:
 class LeafRunner(Protocol):
     """Something that runs scripts. What a script raises is part of the result; an interrupt is raised."""
 
-    def run(self, call: LeafCall) -> LeafResult: ...
+    def run(self, call: LeafCall) -> LeafResult:
+        """Run one script to its end."""
+        ...
 
 
 def entrypoint(script: Mapping[str, Any]) -> str:
@@ -79,7 +84,7 @@ def entrypoint(script: Mapping[str, Any]) -> str:
     args = [str(each) for each in [*(script.get("command") or []), *(script.get("args") or [])]]
     if RUNNER_MODULE not in args:
         return ""
-    for flag, value in zip(args, args[1:], strict=False):
+    for flag, value in pairwise(args):
         if flag in ("-e", "--entrypoint"):
             return value
     return ""

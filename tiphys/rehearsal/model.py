@@ -1,6 +1,6 @@
 """A workflow as plain data: which template is which, and which fields this machine can act out.
 
-`IGNORED` is the one list of fields that change nothing here (where a pod runs, with what, and what is kept of it). Every
+`IGNORED` is the one list of fields that change nothing here (where a pod runs, with what, what is kept of it). Every
 other field that is not acted out is a RehearsalError that names it.
 """
 
@@ -20,18 +20,21 @@ IGNORED: dict[str, frozenset[str]] = {
     "spec": frozenset({
         "affinity", "archiveLogs", "artifactGC", "artifactRepositoryRef", "automountServiceAccountToken", "dnsConfig",
         "dnsPolicy", "executor", "hostAliases", "hostNetwork", "imagePullSecrets", "metrics", "nodeSelector",
-        "podDisruptionBudget", "podGC", "podMetadata", "podPriorityClassName", "podSpecPatch", "priority", "schedulerName",
-        "securityContext", "serviceAccountName", "synchronization", "tolerations", "ttlStrategy", "volumeClaimGC",
+        "podDisruptionBudget", "podGC", "podMetadata", "podPriorityClassName", "podSpecPatch", "priority",
+        "schedulerName", "securityContext", "serviceAccountName",
+        "synchronization", "tolerations", "ttlStrategy", "volumeClaimGC",
         "workflowMetadata",
     }),
     "template": frozenset({
-        "affinity", "annotations", "archiveLocation", "automountServiceAccountToken", "executor", "hostAliases", "memoize",
-        "metadata", "metrics", "nodeSelector", "parallelism", "pendingTimeout", "podSpecPatch", "priorityClassName",
+        "affinity", "annotations", "archiveLocation", "automountServiceAccountToken", "executor", "hostAliases",
+        "memoize", "metadata", "metrics", "nodeSelector",
+        "parallelism", "pendingTimeout", "podSpecPatch", "priorityClassName",
         "schedulerName", "securityContext", "serviceAccountName", "tolerations",
     }),
     "script": frozenset({
         "image", "imagePullPolicy", "lifecycle", "livenessProbe", "name", "ports", "readinessProbe", "resizePolicy",
-        "resources", "securityContext", "startupProbe", "terminationMessagePath", "terminationMessagePolicy", "volumeMounts",
+        "resources", "securityContext", "startupProbe", "terminationMessagePath", "terminationMessagePolicy",
+        "volumeMounts",
     }),
     "retryStrategy": frozenset({"affinity"}),
     "parameter": frozenset({"description"}),
@@ -78,6 +81,7 @@ ACTED: dict[str, frozenset[str]] = {
     "io": frozenset({"artifacts", "parameters"}),
     "parameter": frozenset({"default", "enum", "globalName", "name", "value", "valueFrom"}),
     "valueFrom": frozenset({"default", "expression", "parameter", "path", "supplied"}),
+    "argumentFrom": frozenset({"configMapKeyRef", "default"}),
     "artifact": frozenset({"from", "globalName", "name", "optional", "path", "raw", "subPath"}),
 }  # fmt: skip
 """Fields that the rehearsal acts on."""
@@ -116,6 +120,7 @@ class Place:
 
     @property
     def name(self) -> str:
+        """The template's name; `inline` for one that is written where it is used."""
         return str(self.template.get("name", "inline"))
 
     @property
@@ -164,7 +169,7 @@ class Book:
 
 
 def read(workflow: object, templates: Sequence[object] = ()) -> Book:
-    """The book of a workflow. Raises RehearsalError for a field that cannot be acted out, InputError for no workflow."""
+    """The book of a workflow. Raises RehearsalError for a field that cannot be acted out, InputError for nonsense."""
     data = as_data(workflow)
     others = {name_of(each): _spec(each) for each in map(as_data, templates)}
     spec = _spec(data)
@@ -233,7 +238,7 @@ def check_fields(book: Book, data: Data) -> None:
     if book.kind == "CronWorkflow":
         _known(data.get("spec") or {}, "cron", book.name, "spec")
     _known(book.spec, "spec", book.name, "spec")
-    _check_io(book.spec.get("arguments") or {}, book.name, "spec.arguments")
+    _check_io(book.spec.get("arguments") or {}, book.name, "spec.arguments", source="argumentFrom")
     _check_volumes(book.spec, book.name, "spec")
     _check_hooks(book.spec, book.name, "spec")
     _check_retries(book.spec, book.name, "spec")
@@ -323,10 +328,10 @@ def _check_volumes(holder: Data, home: str, path: str) -> None:
             raise unsupported(home, f"{path}: volume '{volume.get('name')}'", f"volumes.{name}")
 
 
-def _check_io(io: Data, home: str, path: str) -> None:
+def _check_io(io: Data, home: str, path: str, *, source: str = "valueFrom") -> None:
     _known(io, "io", home, path)
     for parameter in io.get("parameters") or []:
         _known(parameter, "parameter", home, f"{path}.{parameter.get('name')}")
-        _known(parameter.get("valueFrom") or {}, "valueFrom", home, f"{path}.{parameter.get('name')}.valueFrom")
+        _known(parameter.get("valueFrom") or {}, source, home, f"{path}.{parameter.get('name')}.valueFrom")
     for artifact in io.get("artifacts") or []:
         _known(artifact, "artifact", home, f"{path}.{artifact.get('name')}")

@@ -28,7 +28,7 @@ class Outputs:
 class Node:
     """One node of the workflow when it has ended.
 
-    `name` is the full path in Argo's form (`wf.fan(0:a)`, `wf[1].step`, attempts `wf.task(0)`), `kind` Argo's node type.
+    `name` is the full path in Argo's form (`wf.fan(0:a)`, `wf[1].step`, attempts `wf.task(0)`), `kind` Argo's type.
     """
 
     name: str
@@ -47,6 +47,7 @@ class Node:
 
     @property
     def failed(self) -> bool:
+        """Whether it ended in Failed or Error."""
         return self.phase in ("Failed", "Error")
 
     @property
@@ -56,11 +57,14 @@ class Node:
 
     @property
     def seconds(self) -> float:
+        """How long it took."""
         return self.finished_at - self.started_at
 
 
 @dataclass(frozen=True)
 class WorkflowStarted:
+    """The workflow has begun."""
+
     name: str
 
 
@@ -93,6 +97,8 @@ class NodeRetried:
 
 @dataclass(frozen=True)
 class WorkflowFinished:
+    """The workflow has ended, its exit handler included."""
+
     name: str
     phase: Phase
     message: str
@@ -133,10 +139,11 @@ class Clock:
         return time.time()
 
     def sleep(self, seconds: float) -> None:
+        """Return when so much time has gone by."""
         time.sleep(seconds)
 
 
-class StepFailed(TiphysError):
+class StepFailedError(TiphysError):
     """A step of a workflow failed; `exit_code` is that of its process."""
 
     def __init__(self, message: str, exit_code: int) -> None:
@@ -164,13 +171,13 @@ class Outcome:
         raise KeyError(name)
 
     def raise_failure(self) -> None:
-        """Raise what made the workflow fail, so that a command can end with its exit code; nothing when it succeeded."""
+        """Raise what made the workflow fail, so that a command can end with its exit code; nothing if it succeeded."""
         if self.phase == "Succeeded":
             return
         if self.error is not None:
             raise self.error
         codes = [n.outputs.exit_code for n in self.nodes if n.failed and n.outputs and n.outputs.exit_code]
-        raise StepFailed(self.message or f"the workflow ended in {self.phase}", codes[-1] if codes else 1)
+        raise StepFailedError(self.message or f"the workflow ended in {self.phase}", codes[-1] if codes else 1)
 
     def phases(self) -> dict[str, Phase]:
         """Phase by display name."""

@@ -24,8 +24,9 @@ from tiphys.rehearsal.nodes import (
     WorkflowFinished,
     WorkflowStarted,
 )
+from tiphys.rehearsal.resolve import filled_in, texts
 from tiphys.rehearsal.scopes import failures_text, rfc3339, workflow_arguments, workflow_scope
-from tiphys.rehearsal.walk import NO_ARGUMENTS, Walk, filled_in, texts
+from tiphys.rehearsal.walk import NO_ARGUMENTS, Walk
 
 _YES = ("YES", "yes", "Yes", "true", "True", "approve", "approved")
 
@@ -60,12 +61,13 @@ def rehearse(
 ) -> Outcome:
     """How a workflow ends when it is acted out here, as an Argo Workflows 4.1 controller would.
 
-    `workflow` and each of `templates` (what `templateRef` and `workflowTemplateRef` may name) is plain data, or has Hera's
-    `to_dict()` or is a built model. With one worker, scripts run one after the other in the calling thread, so that an interrupt
-    lands in them. `folder` keeps what they write; without one it is thrown away.
+    `workflow` and each of `templates` (what `templateRef` and `workflowTemplateRef` may name) is plain data, or has
+    Hera's `to_dict()` or is a built model. With one worker, scripts run one after the other in the calling thread, so
+    that an interrupt lands in them. `folder` keeps what they write; without one it is thrown away.
 
     A failing workflow is an Outcome. Raises RehearsalError for what cannot be acted out, and before anything runs for
-    references that lead nowhere; InputError for wrong arguments and answers. An interrupt runs the exit handler, then goes on.
+    references that lead nowhere; InputError for wrong arguments and answers. An interrupt runs the exit handler and is
+    raised.
     """
     book = read(workflow, templates)
     check_book(book)

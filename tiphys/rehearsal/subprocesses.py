@@ -160,7 +160,7 @@ def _declared_elsewhere(call: LeafCall, since_ns: int) -> dict[str, str | Path]:
 
 @contextmanager
 def _inputs_in_place(call: LeafCall) -> Iterator[None]:
-    """Input artifacts at the fixed paths that a container has; one step of one rehearsal at a time, as they are shared."""
+    """Input artifacts at the fixed paths that a container has: shared, so one step of one rehearsal at a time."""
     wanted = [(safe_place(path, call.node), file) for _, path, file in call.input_artifacts() if path]
     if not wanted:
         yield

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tiphys.rehearsal.expressions import ExpressionError, MissingVariable, evaluate, nested, parse, paths, to_text
+from tiphys.rehearsal.expressions import ExpressionError, MissingVariableError, evaluate, nested, parse, paths, to_text
 
 Scope = Mapping[str, Any]
 """Values by full name (`tasks.a.outputs.parameters.x`); None is the output of a skipped node that has no default."""
@@ -15,14 +15,14 @@ _TAG = re.compile(r"\{\{(=.*?|[^{}]*)\}\}", re.DOTALL)
 _OF_OTHERS = ("tasks.", "steps.")
 
 
-class Unresolved(Exception):
+class UnresolvedError(Exception):
     """A reference to another node that cannot be resolved: the node that has it ends in Error with this message."""
 
 
 def substitute(value: Any, scope: Scope, *, strict: bool = False) -> Any:
     """`value` (any depth of lists and maps) with the references that the scope knows replaced in every string.
 
-    Others stay as they are; `strict` makes those to tasks and steps an error. Raises Unresolved.
+    Others stay as they are; `strict` makes those to tasks and steps an error. Raises UnresolvedError.
     """
     if isinstance(value, str):
         return _text(value, scope, strict) if "{{" in value else value
@@ -71,13 +71,13 @@ def _simple(whole: str, tag: str, scope: Scope, strict: bool) -> str:
     name = tag.strip()
     if name not in scope:
         if strict and name.startswith(_OF_OTHERS) and ".outputs.artifacts." not in name:
-            raise Unresolved(f"failed to resolve {whole}")
+            raise UnresolvedError(f"failed to resolve {whole}")
         return whole
     value = scope[name]
     if value is None:
-        raise Unresolved(
-            f"unable to substitute {whole}: it is an absent optional (the output of a skipped or omitted node that has no "
-            "valueFrom.default)"
+        raise UnresolvedError(
+            f"unable to substitute {whole}: it is an absent optional (the output of a skipped or omitted node that has "
+            "no valueFrom.default)"
         )
     return value if isinstance(value, str) else whole
 
@@ -86,14 +86,14 @@ def _expression(whole: str, text: str, scope: Scope, strict: bool) -> str:
     variables = {key: value for key, value in scope.items() if value is None or isinstance(value, str)}
     try:
         value = evaluate(text, nested(variables))
-    except MissingVariable as error:
+    except MissingVariableError as error:
         if strict and f"{error.path}.".startswith(_OF_OTHERS):
-            raise Unresolved(f"failed to evaluate {whole}: {error}") from None
+            raise UnresolvedError(f"failed to evaluate {whole}: {error}") from None
         return whole
     except ExpressionError as error:
-        raise Unresolved(f"failed to evaluate {whole}: {error}") from None
+        raise UnresolvedError(f"failed to evaluate {whole}: {error}") from None
     if value is None:
         if strict:
-            raise Unresolved(f"failed to evaluate {whole}: nothing came of it")
+            raise UnresolvedError(f"failed to evaluate {whole}: nothing came of it")
         return whole
     return to_text(value)

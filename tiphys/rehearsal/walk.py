@@ -30,9 +30,10 @@ from tiphys.rehearsal.nodes import (
     Outputs,
     Phase,
 )
-from tiphys.rehearsal.retries import NoMore, duration_s, last_retry, wait_before_next
+from tiphys.rehearsal.resolve import artifact_from, filled_in, outputs_from, texts
+from tiphys.rehearsal.retries import NoMoreAttemptsError, duration_s, last_retry, wait_before_next
 from tiphys.rehearsal.scopes import input_scope, node_scope
-from tiphys.rehearsal.substitution import Scope, Unresolved, pure_reference, substitute
+from tiphys.rehearsal.substitution import Scope, UnresolvedError, substitute
 
 DEEPEST = 100
 _PAST_DEADLINE = "Step exceeded its deadline"
@@ -40,7 +41,7 @@ _PAST_DEADLINE = "Step exceeded its deadline"
 
 @dataclass(frozen=True)
 class Arguments:
-    """What a task hands to its template. `absent` names parameters that refer to an output that a skipped node lacks."""
+    """What a task hands to its template; `absent` names what refers to an output that a skipped node lacks."""
 
     parameters: Mapping[str, str]
     artifacts: Mapping[str, Path]
@@ -100,10 +101,12 @@ class Walk:
     # ---- events and records
 
     def emit(self, event: Event) -> None:
+        """Tell whoever listens, one event at a time."""
         with self._lock:
             self._emit(event)
 
     def ended(self, node: Node) -> Node:
+        """Keep a node that has ended, and tell."""
         with self._lock:
             self.nodes.append(node)
             self._emit(NodeFinished(node))
@@ -120,7 +123,7 @@ class Walk:
         self, name: str, display: str, user: Mapping[str, Any], home: str, arguments: Arguments, depth: int,
         local: Scope | None = None,
     ) -> Node:  # fmt: skip
-        """Run the template that a task, step or hook names, with its arguments; never raises what a cluster would survive."""
+        """Run the template that a task, step or hook names; what a cluster would survive becomes a node in Error."""
         label = _template_label(user)
         if depth > DEEPEST:
             return self.not_run(name, display, label, "Error", "Maximum recursion depth exceeded")
@@ -128,13 +131,13 @@ class Walk:
             place = self.book.place(user, home, name)
             check_place(place)
             visit = self.visit(name, display, place, arguments, depth, local or {})
-        except (Unresolved, ExpressionError) as error:
+        except (UnresolvedError, ExpressionError) as error:
             return self.not_run(name, display, label, "Error", str(error))
         strategy = visit.template.get("retryStrategy") or self.book.spec.get("retryStrategy")
         return self.ended(self.retried(visit, strategy) if strategy else self.once(visit))
 
     def visit(self, name: str, display: str, place: Place, arguments: Arguments, depth: int, local: Scope) -> Visit:
-        """The template with its inputs and the workflow's names filled in. Raises Unresolved."""
+        """The template with its inputs and the workflow's names filled in. Raises UnresolvedError."""
         parameters, artifacts = self.inputs(name, place.template, arguments)
         scope = {**self.globals, **local, "pod.name": name, "node.name": name}
         scope |= input_scope(place.template, parameters, artifacts)
@@ -161,10 +164,11 @@ class Walk:
             elif "raw" in artifact:
                 artifacts[key] = self.raw_artifact(f"{name}.{key}", substitute(artifact["raw"], self.globals))
             elif not artifact.get("optional"):
-                raise Unresolved(f"inputs.artifacts.{key} was not supplied")
+                raise UnresolvedError(f"inputs.artifacts.{key} was not supplied")
         return parameters, artifacts
 
     def input(self, parameter: Data, arguments: Arguments) -> str:
+        """The value of one input parameter. Raises UnresolvedError when nobody gives one."""
         name = parameter["name"]
         if name in arguments.parameters:
             return arguments.parameters[name]
@@ -172,12 +176,14 @@ class Walk:
             if parameter.get(key) is not None:
                 return str(substitute(as_text(parameter[key]), self.globals))
         if name in arguments.absent:
-            raise Unresolved(
-                f"inputs.parameters.{name}: argument references an absent optional (skipped/omitted node output with no default)"
+            raise UnresolvedError(
+                f"inputs.parameters.{name}: argument references an absent optional (the output of a skipped or omitted "
+                "node that has no default)"
             )
-        raise Unresolved(f"inputs.parameters.{name} was not supplied")
+        raise UnresolvedError(f"inputs.parameters.{name} was not supplied")
 
     def raw_artifact(self, name: str, raw: Mapping[str, Any]) -> Path:
+        """A file with the text that stands in the workflow itself."""
         path = self.folder / "raw" / _file_name(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(as_text(raw.get("data")), encoding="utf-8")
@@ -198,11 +204,11 @@ class Walk:
             try:
                 wait_s = wait_before_next(strategy, attempts)
                 if self.past_deadline():
-                    raise NoMore("retry exceeded workflow deadline")
-            except NoMore as reason:
+                    raise NoMoreAttemptsError("retry exceeded workflow deadline")
+            except NoMoreAttemptsError as reason:
                 message = f"{reason}: {last.message}" if str(reason) else last.message
                 break
-            except (Unresolved, ExpressionError) as error:
+            except (UnresolvedError, ExpressionError) as error:
                 last, message = replace(last, phase="Error"), str(error)
                 break
             self.emit(NodeRetried(visit.name, len(attempts), wait_s, last.message))
@@ -223,15 +229,18 @@ class Walk:
     def once(self, visit: Visit) -> Node:
         """Run a node's template once."""
         kind, act = {
-            "dag": ("DAG", self.dag), "steps": ("Steps", self.steps), "suspend": ("Suspend", self.suspend), "script": ("Pod", self.script),
-        }[visit.place.kind]  # fmt: skip
+            "dag": ("DAG", self.dag),
+            "steps": ("Steps", self.steps),
+            "suspend": ("Suspend", self.suspend),
+            "script": ("Pod", self.script),
+        }[visit.place.kind]
         self.emit(NodeStarted(visit.name, visit.display_name, kind, visit.place.name))
         started = self.clock.now()
         try:
             phase, message, outputs, error = (
                 ("Failed", _PAST_DEADLINE, None, None) if self.past_deadline() else act(visit)
             )
-        except (Unresolved, ExpressionError) as broken:
+        except (UnresolvedError, ExpressionError) as broken:
             phase, message, outputs, error = "Error", str(broken), None, None
         self.export(visit, kind, outputs)
         return Node(
@@ -240,7 +249,7 @@ class Walk:
         )  # fmt: skip
 
     def export(self, visit: Visit, kind: str, outputs: Outputs | None) -> None:
-        """`globalName`: outputs for the whole workflow, from every node but an entrypoint that is a DAG (as Argo does)."""
+        """`globalName`: outputs for the whole workflow, from every node but a DAG that is the entrypoint."""
         if outputs is None or (kind == "DAG" and visit.name == self.book.name):
             return
         declared = visit.template.get("outputs") or {}
@@ -258,11 +267,13 @@ class Walk:
                     ]
 
     def past_deadline(self) -> bool:
+        """Whether the workflow's time is over."""
         return self.deadline is not None and self.clock.now() >= self.deadline
 
     # ---- scripts
 
     def script(self, visit: Visit) -> Ending:
+        """Run a script, within its limits."""
         with self.mutex(visit.template), self._slots:
             started = self.clock.now()
             limit_s = self.limit_s(visit.template)
@@ -278,6 +289,7 @@ class Walk:
         return phase, message, outputs, result.error
 
     def limit_s(self, template: Data) -> float | None:
+        """Seconds that a script may take: its own limit, or what is left of the workflow's."""
         limits = [float(as_text(template["activeDeadlineSeconds"]))] if template.get("activeDeadlineSeconds") else []
         limits += [duration_s(template["timeout"])] if template.get("timeout") else []
         limits += [self.deadline - self.clock.now()] if self.deadline is not None else []
@@ -310,9 +322,10 @@ class Walk:
             self.clock.sleep(duration_s(wait))
         else:
             answers = self.answer(gate)
-        return self.resumed(visit, gate, answers)
+        return self.resumed(gate, answers)
 
     def gate(self, visit: Visit) -> Gate:
+        """What a suspended node asks; an input of the same name gives default and choices."""
         inputs = {p["name"]: p for p in (visit.template.get("inputs") or {}).get("parameters") or []}
         questions: list[GateParameter] = []
         for parameter in (visit.template.get("outputs") or {}).get("parameters") or []:
@@ -328,7 +341,8 @@ class Walk:
             )
         return Gate(visit.name, visit.place.name, dict(visit.parameters), tuple(questions))
 
-    def resumed(self, visit: Visit, gate: Gate, answers: Mapping[str, str]) -> Ending:
+    def resumed(self, gate: Gate, answers: Mapping[str, str]) -> Ending:
+        """How a gate ends with these answers. Raises InputError for one that is not among the choices."""
         values: dict[str, str] = {}
         for question in gate.parameters:
             value = answers.get(question.name, question.default)
@@ -364,6 +378,7 @@ class Walk:
         self.deadline = None
 
     def start(self, crew: Executor, job: Callable[..., Node], *args: Any) -> Future[Node]:
+        """Hand a job to the crew, with the context of this thread."""
         return crew.submit(contextvars.copy_context().run, job, *args)
 
     def dag(self, visit: Visit) -> Ending:
@@ -391,6 +406,7 @@ class Walk:
         return self.dag_ended(visit, graph, targets, results)
 
     def dag_ended(self, visit: Visit, graph: Graph, targets: list[str], results: Mapping[str, Node]) -> Ending:
+        """Phase and outputs of a DAG whose tasks have all ended."""
         phase = graph.phase(targets, results, fail_fast=visit.template["dag"].get("failFast") is not False)
         if phase != "Succeeded":
             return phase, "", None, _first_error(results)
@@ -443,6 +459,7 @@ class Walk:
         return "Succeeded", "", outputs_from(visit.template, scope | self.globals), None
 
     def group(self, visit: Visit, name: str, steps: Sequence[Data], scope: Scope) -> list[Node]:
+        """The steps of one group, together."""
         with self.crew() as crew:
             started = [
                 self.start(crew, self.user, visit, step, {**scope, **self.globals}, f"{name}.{step['name']}", "steps")
@@ -464,7 +481,7 @@ class Walk:
                 node = self.one(visit, filled, scope, absent, full, str(user["name"]), room)
             else:
                 node = self.many(visit, filled, scope, absent, full, room)
-        except (Unresolved, ExpressionError) as error:
+        except (UnresolvedError, ExpressionError) as error:
             return self.not_run(full, str(user["name"]), label, "Error", str(error))
         return node
 
@@ -507,16 +524,18 @@ class Walk:
         )  # fmt: skip
 
     def item(self, visit: Visit, user: Data, scope: Scope, absent: frozenset[str], full: str, room: str) -> Node:
+        """One item of a fan-out."""
         try:
             return self.skipped(user, scope, full) or self.one(
                 visit, user, scope, absent, full, str(user["name"]), room
             )
-        except (Unresolved, ExpressionError) as error:
+        except (UnresolvedError, ExpressionError) as error:
             return self.not_run(full, str(user["name"]), _template_label(user), "Error", str(error))
 
     def one(
         self, visit: Visit, user: Data, scope: Scope, absent: frozenset[str], full: str, display: str, room: str
     ) -> Node:
+        """A task, step or item that runs now, and its exit hook."""
         arguments = self.arguments(user.get("arguments") or {}, scope, absent, full)
         node = self.enter(
             full, display, user, visit.place.home, arguments, visit.depth + 1, {f"{room}.name": str(user["name"])}
@@ -537,13 +556,13 @@ class Walk:
                 return
             filled, absent = filled_in({key: hook[key] for key in hook if key != "expression"}, inner)
             arguments = self.arguments(filled.get("arguments") or {}, inner, absent, name)
-        except (Unresolved, ExpressionError) as error:
+        except (UnresolvedError, ExpressionError) as error:
             self.not_run(name, f"{node.display_name}.onExit", _template_label(hook), "Error", str(error))
             return
         self.enter(name, f"{node.display_name}.onExit", filled, visit.place.home, arguments, visit.depth + 1)
 
     def arguments(self, given: Data, scope: Scope, absent: frozenset[str], full: str) -> Arguments:
-        """Arguments with every reference already replaced, artifacts found as files. Raises Unresolved."""
+        """Arguments with every reference already replaced, artifacts found as files. Raises UnresolvedError."""
         parameters: dict[str, str] = {}
         for parameter in given.get("parameters") or []:
             if parameter["name"] in absent:
@@ -561,83 +580,12 @@ class Walk:
         return Arguments(parameters, artifacts, absent)
 
     def artifact(self, artifact: Data, scope: Scope, full: str) -> Path | None:
+        """The file of an artifact argument; None for an optional one that is not there."""
         if "raw" in artifact:
             return self.raw_artifact(f"{full}.{artifact['name']}", artifact["raw"])
         if not artifact.get("from"):
             return None
         return artifact_from(artifact, scope)
-
-
-def filled_in(user: Data, scope: Scope) -> tuple[Data, frozenset[str]]:
-    """A task with its references replaced, and the parameters that refer to an absent optional and nothing else."""
-    arguments = user.get("arguments") or {}
-    absent = frozenset(
-        p["name"]
-        for p in arguments.get("parameters") or []
-        if (name := pure_reference(p.get("value"))) and name in scope and scope[name] is None
-    )
-    kept = [p for p in arguments.get("parameters") or [] if p["name"] not in absent]
-    body = {key: value for key, value in user.items() if key != "hooks"}
-    if arguments:
-        body["arguments"] = {**arguments, "parameters": kept}
-    filled: Data = substitute(body, scope, strict=True)
-    return {**filled, **({"hooks": user["hooks"]} if "hooks" in user else {})}, absent
-
-
-def artifact_from(artifact: Data, scope: Scope) -> Path | None:
-    """The file that an artifact's `from` names, or its part. Raises Unresolved unless the artifact is optional."""
-    source = str(artifact["from"])
-    found = scope.get(pure_reference(source) or source)
-    if not isinstance(found, Path):
-        if artifact.get("optional"):
-            return None
-        raise Unresolved(f"Unable to resolve: {source}")
-    part = substitute(artifact.get("subPath") or "", scope, strict=True)
-    path = found / part if part else found
-    if not path.exists():
-        raise Unresolved(f"{source}: there is no '{part}' in it")
-    return path
-
-
-def outputs_from(template: Data, scope: Scope) -> Outputs | None:
-    """The outputs of a DAG or steps template, taken from its tasks. Raises Unresolved for one that is absent."""
-    declared = template.get("outputs") or {}
-    if not declared.get("parameters") and not declared.get("artifacts"):
-        return None
-    parameters = {p["name"]: _output(p, scope) for p in declared.get("parameters") or []}
-    artifacts: dict[str, Path] = {}
-    for artifact in declared.get("artifacts") or []:
-        path = artifact_from(artifact, scope) if artifact.get("from") else None
-        if path is not None:
-            artifacts[artifact["name"]] = path
-    return Outputs(parameters, artifacts)
-
-
-def _output(parameter: Data, scope: Scope) -> str:
-    source = parameter.get("valueFrom") or {}
-    try:
-        if source.get("expression"):
-            value: Any = evaluate(str(source["expression"]), nested(texts(scope)))
-        else:
-            reference = str(source.get("parameter", ""))
-            name = pure_reference(reference)
-            value = scope.get(name) if name in scope else substitute(reference, scope, strict=True)
-            if not name and reference not in scope and "{{" not in reference:
-                value = None
-    except (Unresolved, ExpressionError):
-        if source.get("default") is None:
-            raise
-        value = None
-    if value is None and source.get("default") is not None:
-        return as_text(source["default"])
-    if value is None or (isinstance(value, str) and pure_reference(value)):
-        raise Unresolved(f'output parameter "{parameter["name"]}": "{source.get("parameter", "")}" is absent')
-    return as_text(value)
-
-
-def texts(scope: Scope) -> dict[str, Any]:
-    """The scope without its files: what an expression can speak of."""
-    return {key: value for key, value in scope.items() if value is None or isinstance(value, str)}
 
 
 def _first_error(results: Mapping[str, Node]) -> BaseException | None:

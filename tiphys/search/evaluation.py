@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tiphys.domain.platform import Platform, ScalingPolicy, governed_by
+from tiphys.domain.promises import margins, promises
 from tiphys.domain.recording import Recording
 from tiphys.domain.scenario import Scenario
 from tiphys.domain.scorecard import score
 from tiphys.domain.service import PERTURBATIONS, Perturbation
 from tiphys.domain.slo import Minimised, Slo
-from tiphys.domain.verdict import margins, promises
 from tiphys.errors import EmptyRecording
 
 
@@ -20,8 +20,8 @@ class EvaluationPlan:
     """What every trial is played on (common random numbers): folds of the tuning part under seeds, then perturbed.
 
     The objective is the mean over `nominal`; feasibility is the worst over all. Nominal scenarios are always played, so
-    that the objective means the same for every trial. Perturbed ones are played in their order; where a trial is known to
-    be infeasible already, and its family has a feasible trial, the rest are left out: they can no longer make it
+    that the objective means the same for every trial. Perturbed ones are played in their order; where a trial is known
+    to be infeasible already, and its family has a feasible trial, the rest are left out: they can no longer make it
     feasible, and no infeasible trial can win. While a family has none, every trial is played in full: the one that
     misses least must be known truly.
     """

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tiphys.domain.judge import Played, Replicate, judge
 from tiphys.domain.platform import Platform, Policy, ScalingPolicy, trial
 from tiphys.domain.scenario import Scenario
 from tiphys.domain.scorecard import Scorecard
@@ -14,7 +15,7 @@ from tiphys.domain.service import PERTURBATIONS, Perturbation
 from tiphys.domain.slo import Minimised, Slo
 from tiphys.domain.statistics import Blocks, independent_blocks
 from tiphys.domain.trace import Floats, Trace
-from tiphys.domain.verdict import JudgeRules, Played, Replicate, Verdict, judge
+from tiphys.domain.verdict import JudgeRules, Verdict
 from tiphys.errors import InputError
 from tiphys.policies.differences import differences
 from tiphys.search.workers import Workers
@@ -121,16 +122,12 @@ def _replicates(exam: Exam) -> list[Replicate]:
 
 
 def traffic_blocks(scenario: Scenario, rules: JudgeRules) -> Blocks:
-    """How many independent blocks the scored window of a scenario holds, by its tokens a minute."""
-    return independent_blocks(
-        tokens_per_minute(scenario.trace, scenario.warmup_s, scenario.horizon_s), 60.0, rules.block_at_least_s
-    )
+    """How many independent blocks the scored window of a scenario holds, by its arrivals a minute."""
+    per_minute = arrivals_per_minute(scenario.trace, scenario.warmup_s, scenario.horizon_s)
+    return independent_blocks(per_minute, 60.0, rules.block_at_least_s)
 
 
-def tokens_per_minute(trace: Trace, start_s: float, stop_s: float) -> Floats:
-    """Input and output tokens of the requests that arrive in each whole minute of a window."""
-    minutes = int((stop_s - start_s) // 60)
-    index = np.floor((trace.arrival_s - start_s) / 60).astype(np.int64)
-    inside = (index >= 0) & (index < minutes)
-    tokens = trace.input_tokens.astype(np.float64) + trace.output_tokens
-    return np.bincount(index[inside], weights=tokens[inside], minlength=minutes).astype(np.float64)
+def arrivals_per_minute(trace: Trace, start_s: float, stop_s: float) -> Floats:
+    """Requests that arrive in each whole minute of a window."""
+    edges = start_s + 60.0 * np.arange(int((stop_s - start_s) // 60) + 1)
+    return np.diff(np.searchsorted(trace.arrival_s, edges)).astype(np.float64)

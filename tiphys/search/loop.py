@@ -6,10 +6,9 @@ search that was killed goes on as if it had not been, and any number of workers 
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,8 +16,10 @@ from tiphys.domain.platform import Platform, ScalingPolicy
 from tiphys.domain.slo import Minimised, Slo
 from tiphys.errors import InputError
 from tiphys.policies.any_policy import parse_policy
-from tiphys.policies.space import Dimension, Params, PolicySpace, Value
+from tiphys.policies.space import Params, PolicySpace
 from tiphys.search.evaluation import Bench, EvaluationPlan, Outcome, evaluate
+from tiphys.search.family import Family, existing, filled, first_trials
+from tiphys.search.fingerprint import fingerprint
 from tiphys.search.halving import ladder, shares
 from tiphys.search.shortlist import Candidate, SearchResult, choose_shortlist
 from tiphys.search.simplify import one_reverted, several_reverted, simplest
@@ -27,8 +28,6 @@ from tiphys.search.workers import Workers
 if TYPE_CHECKING:
     from tiphys.search.study import Asked, Entry, Journal
 
-BATCH = 8
-"""Trials that are asked before the first of them is told, in each family. Fixed: it is part of what a study is."""
 SIMPLIFYING_SHARE = 0.1
 """At most this part of the trials goes into finding which of the winner's numbers can stay as they were."""
 
@@ -56,13 +55,15 @@ def search(
     workers: int = 1,
     folder: Path | None = None,
     seeds: Mapping[str, Sequence[ScalingPolicy]] | None = None,
+    about: str = "",
     on_progress: Callable[[Progress], None] | None = None,
 ) -> SearchResult:
     """The best policies for one pool, each space tuned as a study of its own, the budget moved to the better ones.
 
     The first trials of a space are its published default, `seeds` of that space, and the incumbent where it lies in the
     space. With `folder`, everything is kept in `study.journal` there: the same call again goes on where it was ended,
-    whatever ended it. `workers` changes nothing but the time. `on_progress` is called whenever a trial is done.
+    whatever ended it; `about` names the platform (say, the digest of its profile), so that the journal of another one
+    is not continued. `workers` changes nothing but the time. `on_progress` is called whenever a trial is done.
 
     Raises InputError for fewer trials than spaces, or a journal of another search.
     """
@@ -76,12 +77,13 @@ def search(
         raise InputError("there is nothing to play", key="scenarios")
     bench = Bench(platform, pool, plan, slo, minimised or Minimised())
     incumbent = platform.incumbent()[pool]
+    given = seeds or {}
     families = [
-        _Family(name, space, _first(space, (seeds or {}).get(name, ()), incumbent)) for name, space in spaces.items()
+        Family(name, space, first_trials(space, given.get(name, ()), incumbent)) for name, space in spaces.items()
     ]
-    fingerprint = _fingerprint(families, bench, incumbent, trials, seed)
+    named = fingerprint(families, bench, incumbent, trials, seed, about)
     path = None if folder is None else folder / "study.journal"
-    with Journal(path, fingerprint) as journal, Workers(_evaluate, bench, workers) as processes:
+    with Journal(path, named) as journal, Workers(_evaluate, bench, workers) as processes:
         return _Search(families, incumbent, trials, seed, bench, journal, processes, on_progress).run()
 
 
@@ -97,46 +99,12 @@ def _evaluate(bench: Bench, item: _Item) -> Outcome:
     return evaluate(bench, item.policy, item.in_full)
 
 
-@dataclass(frozen=True)
-class _First:
-    """A policy that is tried before anything is proposed; `params` is None outside of the space."""
-
-    policy: ScalingPolicy
-    params: Params | None
-    origin: str
-
-
-@dataclass
-class _Family:
-    """One space and what was told of it; `told` grows, nothing else changes but the rung."""
-
-    name: str
-    space: PolicySpace
-    first: tuple[_First, ...]
-    told: list[Candidate] = field(default_factory=list)
-    rung: int = 0
-    batches: int = 0
-
-    @property
-    def has_feasible(self) -> bool:
-        return any(candidate.feasible for candidate in self.told)
-
-    @property
-    def rank(self) -> tuple[bool, float, float]:
-        return min(candidate.outcome.rank for candidate in self.told)
-
-    def wants(self, target: int) -> int:
-        """How many trials the next batch has on the way to `target` trials; a point has only its first ones."""
-        most = len(self.first) if self.space.is_point else target
-        return max(0, min(BATCH, min(target, most) - len(self.told)))
-
-
 class _Search:
     """One search under way. Its state is what was told; everything else follows from it."""
 
     def __init__(
         self,
-        families: list[_Family],
+        families: list[Family],
         incumbent: ScalingPolicy,
         trials: int,
         seed: int,
@@ -179,7 +147,7 @@ class _Search:
         """Trials kept for simplifying: two for each open number of the largest space, at most a share of all."""
         return min(int(self._trials * SIMPLIFYING_SHARE), 2 * max(len(f.space.dimensions) for f in self._families))
 
-    def _asked(self, family: _Family, count: int) -> list[Asked]:
+    def _asked(self, family: Family, count: int) -> list[Asked]:
         """The next batch of a family: first trials while there are any, then proposals."""
         from tiphys.search.study import Asked, propose
 
@@ -188,16 +156,16 @@ class _Search:
         stored = self._journal.entries(family.name)[start : start + count]
         if len(stored) == count and all(entry.told for entry in stored):
             return [entry.asked for entry in stored]
-        told = [(_filled(dimensions, c.params), c.outcome) for c in family.told if c.params is not None]
-        known = [_filled(dimensions, f.params) for f in first if f.params is not None]
+        told = [(filled(dimensions, c.params), c.outcome) for c in family.told if c.params is not None]
+        known = [filled(dimensions, f.params) for f in first if f.params is not None]
         seed = (self._seed, family.name, family.batches)
         points = propose(dimensions, told, known, count - len(first), seed) if count > len(first) else []
-        asked = [Asked(f.policy.document(), f.params and _filled(dimensions, f.params), f.origin) for f in first]
+        asked = [Asked(f.policy.document(), f.params and filled(dimensions, f.params), f.origin) for f in first]
         asked += [Asked(family.space.policy(point).document(), point, "sampled") for point in points]
         _same(stored, asked, family.name)
         return asked
 
-    def _round(self, batches: list[tuple[_Family, list[Asked]]]) -> list[Candidate]:
+    def _round(self, batches: list[tuple[Family, list[Asked]]]) -> list[Candidate]:
         """Evaluate one batch of each family side by side, then tell every trial in its turn."""
         for family, asked in batches:
             have = len(self._journal.entries(family.name)) - len(family.told)
@@ -212,7 +180,7 @@ class _Search:
         self._journal.sync()
         return [candidate for candidates in told for candidate in candidates]
 
-    def _evaluated(self, items: list[tuple[_Family, int, _Item]]) -> dict[tuple[str, int], Outcome]:
+    def _evaluated(self, items: list[tuple[Family, int, _Item]]) -> dict[tuple[str, int], Outcome]:
         """The outcome of every trial of a round: from the journal, from an equal trial, or played now."""
         outcomes: dict[tuple[str, int], Outcome] = {}
         waiting: dict[tuple[str, bool], list[tuple[str, int]]] = {}
@@ -222,7 +190,7 @@ class _Search:
             key = (json.dumps(item.policy.document(), sort_keys=True), item.in_full)
             stored = entries[family.name][number].outcome
             if stored is not None:
-                self._known[key] = stored
+                self._learn(key, stored)
             if key in self._known:
                 outcomes[family.name, number] = self._known[key]
                 self._journal_outcome(family.name, number, self._known[key], stored)
@@ -232,11 +200,17 @@ class _Search:
                 waiting.setdefault(key, []).append((family.name, number))
         keys = list(waiting)
         for index, outcome in self._processes.results(fresh):
-            self._known[keys[index]] = outcome
+            self._learn(keys[index], outcome)
             for name, number in waiting[keys[index]]:
                 outcomes[name, number] = outcome
                 self._journal_outcome(name, number, outcome, None)
         return outcomes
+
+    def _learn(self, key: tuple[str, bool], outcome: Outcome) -> None:
+        """Equal policies are played once. What is feasible was played in full, whether that was asked or not."""
+        policy, in_full = key
+        for known in {in_full, True, False} if outcome.feasible else {in_full}:
+            self._known[policy, known] = outcome
 
     def _journal_outcome(self, family: str, number: int, outcome: Outcome, stored: Outcome | None) -> None:
         if stored is None:
@@ -246,16 +220,14 @@ class _Search:
             best = min(self._told, key=lambda candidate: candidate.outcome.rank, default=None)
             self._on_progress(Progress(self._done, self._trials, best, self._stage))
 
-    def _tell(
-        self, family: _Family, asked: list[Asked], outcomes: Mapping[tuple[str, int], Outcome]
-    ) -> list[Candidate]:
+    def _tell(self, family: Family, asked: list[Asked], outcomes: Mapping[tuple[str, int], Outcome]) -> list[Candidate]:
         entries = self._journal.entries(family.name)
         candidates = []
         for number, trial in enumerate(asked, len(family.told)):
             outcome = outcomes[family.name, number]
             if not entries[number].told:
                 self._journal.tell(family.name, number, outcome)
-            params = None if trial.params is None else _existing(family.space.dimensions, trial.params)
+            params = None if trial.params is None else existing(family.space.dimensions, trial.params)
             policy = parse_policy(trial.policy)
             candidates.append(
                 Candidate(family.name, number, policy, params, trial.origin, max(family.rung, 1), outcome)
@@ -279,40 +251,17 @@ class _Search:
         several = self._explicit(family, several_reverted(best, single)[-left:] if left else [])
         return simplest(best, [*single, *several])
 
-    def _explicit(self, family: _Family, points: Iterable[Params]) -> list[Candidate]:
+    def _explicit(self, family: Family, points: Iterable[Params]) -> list[Candidate]:
         from tiphys.search.study import Asked
 
         dimensions = family.space.dimensions
-        filled = [_filled(dimensions, point) for point in points]
-        asked = [Asked(family.space.policy(point).document(), point, "simplified") for point in filled]
+        whole = [filled(dimensions, point) for point in points]
+        asked = [Asked(family.space.policy(point).document(), point, "simplified") for point in whole]
         if not asked:
             return []
         start = len(family.told)
         _same(self._journal.entries(family.name)[start : start + len(asked)], asked, family.name)
         return self._round([(family, asked)])
-
-
-def _first(space: PolicySpace, seeds: Sequence[ScalingPolicy], incumbent: ScalingPolicy) -> tuple[_First, ...]:
-    """The published default, what was handed in, the incumbent where it lies in the space: each policy once."""
-    wanted = [(space.default, "published default"), *((seed, "capacity") for seed in seeds)]
-    if space.params_of(incumbent) is not None:
-        wanted.append((incumbent, "incumbent"))
-    if space.is_point:
-        wanted.append((space.policy({}), "sampled"))
-    first: list[_First] = []
-    for policy, origin in wanted:
-        if all(policy != other.policy for other in first):
-            first.append(_First(policy, space.params_of(policy), origin))
-    return tuple(first)
-
-
-def _filled(dimensions: Sequence[Dimension], params: Params) -> dict[str, Value]:
-    """A value for every dimension: those that do not exist at this point are given their middle."""
-    return {d.path: params.get(d.path, d.middle()) for d in dimensions}
-
-
-def _existing(dimensions: Sequence[Dimension], params: Params) -> dict[str, Value]:
-    return {d.path: params[d.path] for d in dimensions if d.exists(params)}
 
 
 def _same(stored: Sequence[Entry], asked: Sequence[Asked], family: str) -> None:
@@ -324,32 +273,3 @@ def _same(stored: Sequence[Entry], asked: Sequence[Asked], family: str) -> None:
                 where="study.journal",
                 allowed="the journal of the same version of tiphys and Optuna, or a new run folder",
             )
-
-
-def _fingerprint(families: Sequence[_Family], bench: Bench, incumbent: ScalingPolicy, trials: int, seed: int) -> str:
-    """16 hex digits that name everything that decides what a search does, but for the platform itself."""
-    stated = {
-        "spaces": {family.name: family.space.document for family in families},
-        "first": {family.name: [first.policy.document() for first in family.first] for family in families},
-        "scenarios": [
-            [
-                s.trace.digest(),
-                s.seed,
-                s.warmup_s,
-                s.drain_s,
-                s.start_replicas,
-                s.settings.document(),
-                str(s.perturbation),
-            ]
-            for s in bench.plan.scenarios
-        ],
-        "nominal": len(bench.plan.nominal),
-        "slo": bench.slo.model_dump(mode="json"),
-        "minimised": bench.minimised.model_dump(mode="json"),
-        "incumbent": incumbent.document(),
-        "pool": bench.pool,
-        "trials": trials,
-        "seed": seed,
-        "batch": BATCH,
-    }
-    return hashlib.sha256(json.dumps(stated, sort_keys=True, default=str).encode()).hexdigest()[:16]

@@ -8,15 +8,13 @@ when it has an outcome, and when told (COMPLETE, with its constraints).
 
 from __future__ import annotations
 
-import fcntl
 import json
 import math
-import os
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
 import optuna
@@ -29,6 +27,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from tiphys.errors import InputError
 from tiphys.policies.space import Dimension, Params, Value
 from tiphys.search.evaluation import Outcome
+from tiphys.search.journal_file import JournalFile
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -134,9 +133,9 @@ class Journal:
     """
 
     def __init__(self, path: Path | None, fingerprint: str) -> None:
-        self._lines = _Lines(path)
+        self._lines = JournalFile(path)
         try:
-            self._storage = JournalStorage(self._lines)
+            self._storage = JournalStorage(cast(BaseJournalBackend, self._lines))
             self._check(fingerprint)
         except BaseException:
             self._lines.close()
@@ -233,78 +232,3 @@ def _entry(trial: FrozenTrial) -> Entry:
     written = attributes.get("outcome")
     outcome = Outcome(written["value"], written["margins"], written["played"]) if written else None
     return Entry(asked, outcome, trial.state == TrialState.COMPLETE)
-
-
-class _Lines(BaseJournalBackend):  # type: ignore[no-any-unimported, unused-ignore]
-    """A journal file with one writer, held open and locked; in memory alone where there is no path.
-
-    Optuna's own file backend takes and drops a lock file for every line: a kill leaves it behind, and the next start
-    then waits half a minute. A lock on the open file goes with its process.
-    """
-
-    def __init__(self, path: Path | None) -> None:
-        self.path = path
-        self._logs: list[dict[str, Any]] = []
-        self._file = None if path is None else _locked(path)
-        if self._file is not None and path is not None:
-            self._logs = _whole_lines(self._file, path)
-
-    def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
-        """The lines from a number on."""
-        yield from self._logs[log_number_from:]
-
-    def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Append lines, in one write."""
-        text = [json.dumps(log, separators=(",", ":")) for log in logs]
-        # as read back from the file, so that a study that goes on and one that is resumed see the same values
-        self._logs.extend(json.loads(line) for line in text)
-        if self._file is not None:
-            self._file.write("".join(line + "\n" for line in text).encode())
-            self._file.flush()
-
-    def sync(self) -> None:
-        """Wait for the disk."""
-        if self._file is not None:
-            os.fsync(self._file.fileno())
-
-    def close(self) -> None:
-        """Let go of the file and its lock."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-
-
-def _locked(path: Path) -> Any:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("a+b")
-    except OSError as error:
-        raise InputError(f"cannot be written: {error.strerror}", where=str(path)) from None
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.close()
-        raise InputError("is in use by another search", where=str(path)) from None
-    return file
-
-
-def _whole_lines(file: Any, path: Path) -> list[dict[str, Any]]:
-    """Every line of the file; a last line that a kill tore is cut off."""
-    file.seek(0)
-    content = file.read()
-    logs: list[dict[str, Any]] = []
-    good = 0
-    for number, line in enumerate(content.splitlines(keepends=True), 1):
-        try:
-            log = json.loads(line) if line.endswith(b"\n") else None
-        except ValueError:
-            log = None
-        if not isinstance(log, dict):
-            if good + len(line) < len(content):
-                raise InputError(f"line {number} is damaged", where=str(path))
-            break
-        logs.append(log)
-        good += len(line)
-    if good < len(content):
-        file.truncate(good)
-    return logs

@@ -1,10 +1,11 @@
 """Clusters of arrivals within a minute: drawn, measured, and fitted to what was measured.
 
-Each minute gets its count first. A share of its requests is then cut into slow clusters of fast clusters of geometric sizes
-(a Neyman-Scott process conditioned on the count), the rest falls uniformly. For such a process the index of dispersion of
-counts in windows of w seconds is 1 + share * sum of excess * (1 - (1 - exp(-w/spread)) / (w/spread)), with excess
-2 (mean_size - 1) for the fast clusters and mean_size_fast * 2 (mean_size_slow - 1) for the slow ones (Daley and Vere-Jones, "An
-Introduction to the Theory of Point Processes", 6.3). What conditioning on the minute takes away is put back by simulating.
+Each minute gets its count first. A share of its requests is then cut into slow clusters of fast clusters of geometric
+sizes (a Neyman-Scott process conditioned on the count), the rest falls uniformly. For such a process the index of
+dispersion of counts in windows of w seconds is 1 + share * sum of excess * (1 - (1 - exp(-w/spread)) / (w/spread)),
+with excess 2 (mean_size - 1) for the fast clusters and mean_size_fast * 2 (mean_size_slow - 1) for the slow ones
+(Daley and Vere-Jones, "An Introduction to the Theory of Point Processes", 6.3). What conditioning on the minute takes
+away is put back by simulating.
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ class Bursting:
 def place(rng: np.random.Generator, counts: Counts, lengths_s: Floats, bursting: Bursting) -> tuple[Floats, Counts]:
     """`counts[i]` arrivals within a cell of `lengths_s[i]` seconds, from the cell's start; and the cell of each.
 
-    Not sorted within a cell. A cell is a circle of there and back: a cluster that would leave it turns round at its end.
+    Not sorted within a cell. A cell is a circle of there and back: a cluster that would leave it turns round at its
+    end.
     """
     if bursting.is_poisson:
         return _uniform(rng, counts, lengths_s)
@@ -78,7 +80,9 @@ def _clustered(
 
 
 def within_minute_dispersion(arrival_s: Floats, minutes: int, window_s: float) -> float:
-    """Index of dispersion of counts per window round the mean of their own minute, over the first whole minutes (Poisson: 1)."""
+    """Index of dispersion of counts per window round the mean of their own minute, over the first whole minutes
+    (Poisson: 1).
+    """
     counts = _windows(arrival_s, minutes, window_s)
     around = counts - counts.mean(axis=1, keepdims=True)
     total, per_minute = counts.sum(), counts.shape[1]
@@ -86,10 +90,11 @@ def within_minute_dispersion(arrival_s: Floats, minutes: int, window_s: float) -
 
 
 def fit_bursting(arrival_s: Floats, counts: Counts) -> Bursting:
-    """The clusters with which minutes of these counts disperse as the arrivals do, at 1 s and nearly so at 0.1 to 20 s.
+    """The clusters with which minutes of these counts disperse as the arrivals do, at 1 s and nearly so at 0.1 to 20
+    s.
 
-    The share of clustered requests is the one whose 1-s counts are distributed most like the observed. Traffic that is not
-    significantly burstier than Poisson (three standard errors) is taken for Poisson.
+    The share of clustered requests is the one whose 1-s counts are distributed most like the observed. Traffic that
+    is not significantly burstier than Poisson (three standard errors) is taken for Poisson.
     """
     observed = np.array([within_minute_dispersion(arrival_s, len(counts), window) - 1 for window in WINDOWS_S])
     fast_s, slow_s = _spreads(observed)
@@ -154,7 +159,9 @@ def _conditioned_excess(window_s: float, spread_s: float) -> float:
 
 
 def _spreads(observed: Floats) -> tuple[float, float]:
-    """The delays of the fast and slow clusters that come nearest to the dispersion at all windows (relative squares)."""
+    """The delays of the fast and slow clusters that come nearest to the dispersion at all windows (relative
+    squares).
+    """
     weight = 1 / (1 + np.maximum(observed, 0.0))
 
     def misfit(spreads: tuple[float, float]) -> float:
@@ -178,7 +185,9 @@ def _excesses(response: Floats, aimed: Floats) -> tuple[float, float]:
 def _bursting(share: float, excesses: tuple[float, float], fast_s: float, slow_s: float) -> Bursting:
     fast_size = 1 + excesses[0] / share / 2
     slow_size = 1 + excesses[1] / share / (2 * fast_size)
-    return Bursting(share, Clusters(mean_size=fast_size, spread_s=fast_s), Clusters(mean_size=slow_size, spread_s=slow_s))
+    return Bursting(
+        share, Clusters(mean_size=fast_size, spread_s=fast_s), Clusters(mean_size=slow_size, spread_s=slow_s)
+    )
 
 
 def _simulated(counts: Counts, bursting: Bursting, turn: int) -> tuple[Floats, int]:

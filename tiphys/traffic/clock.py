@@ -9,10 +9,23 @@ from tiphys.errors import InputError
 
 _COARSE_S = 1.0
 _CROWDED = 3.0
+_LONGEST_SILENCE_S = 1e6
+
+
+def starts_with_a_date(trace: Trace) -> bool:
+    """True when the first arrival comes after 11 days of nothing: stamps that count from some epoch."""
+    return float(trace.arrival_s[0]) > _LONGEST_SILENCE_S
+
+
+def from_first(trace: Trace) -> Trace:
+    """The same requests, their clock starting at the first of them."""
+    first = float(trace.arrival_s[0])
+    return Trace(trace.arrival_s - first, trace.input_tokens, trace.output_tokens, trace.name, trace.end_s - first)
 
 
 def coarse_clock_s(trace: Trace) -> float | None:
-    """The tick in seconds of the clock that the arrivals were stamped with, if it is coarse enough to make false bursts.
+    """The tick in seconds of the clock that the arrivals were stamped with, if it is coarse enough to make false
+    bursts.
 
     Coarse: at least a second between most neighbouring stamps and at least three requests to a stamp.
     """
@@ -24,7 +37,8 @@ def coarse_clock_s(trace: Trace) -> float | None:
 
 
 def spread(trace: Trace, spread_s: float, seed: int) -> Trace:
-    """Each request moved later by a seeded uniform share of `spread_s`: undoes a clock that ticks every `spread_s` seconds.
+    """Each request moved later by a seeded uniform share of `spread_s`: undoes a clock that ticks every `spread_s`
+    seconds.
 
     The trace then ends `spread_s` later. Raises InputError unless `spread_s` is positive and finite.
     """

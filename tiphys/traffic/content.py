@@ -25,7 +25,10 @@ def read_content(path: Path) -> bytes:
             raise InputError("the file is empty once unpacked", where=str(path))
     elif path.suffix == ".gz":
         raise InputError(
-            "the name says gzip and the content is not", where=str(path), found=data[:2], allowed="gzip starts with 1f 8b"
+            "the name says gzip and the content is not",
+            where=str(path),
+            found=data[:2],
+            allowed="gzip starts with 1f 8b",
         )
     return data
 

@@ -25,7 +25,8 @@ Floats = NDArray[np.float64]
 def read_csv(path: Path) -> Trace:
     """The trace of a CSV file, gzip or not, named after the file.
 
-    Raises InputError with the line for anything that is not a sorted list of finite arrivals with at least one token each.
+    Raises InputError with the line for anything that is not a sorted list of finite arrivals with at least one token
+    each.
     """
     return parse_csv(read_content(path), str(path))
 

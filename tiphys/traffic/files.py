@@ -7,7 +7,7 @@ from typing import Literal
 
 from tiphys.domain.values import Frozen, Seconds
 from tiphys.errors import InputError
-from tiphys.traffic.clock import coarse_clock_s, spread
+from tiphys.traffic.clock import coarse_clock_s, from_first, spread, starts_with_a_date
 from tiphys.traffic.content import read_content
 from tiphys.traffic.csv import parse_csv
 from tiphys.traffic.jsonl import parse_jsonl
@@ -37,6 +37,7 @@ def open_trace(path: Path | str, seed: int = 1, spread_s: float = 0.0) -> Loaded
     data = read_content(Path(path))
     is_json = data.lstrip()[:1] in (b"{", b"[")
     loaded = parse_jsonl(data, str(path)) if is_json else Loaded(parse_csv(data, str(path)))
+    loaded = _dated(loaded) if starts_with_a_date(loaded.trace) else loaded
     return _spread(loaded, spread_s, seed) if spread_s > 0 else _checked_clock(loaded)
 
 
@@ -50,6 +51,11 @@ def found_file(path: str, base: Path, key: str) -> Path:
     raise InputError("there is no such file", key=key, found=path, allowed=places)
 
 
+def _dated(loaded: Loaded) -> Loaded:
+    notice = f"arrivals are dates: counted from the first one ({loaded.trace.arrival_s[0]:.3f} s)"
+    return Loaded(from_first(loaded.trace), (*loaded.notices, notice))
+
+
 def _spread(loaded: Loaded, spread_s: float, seed: int) -> Loaded:
     notice = f"arrivals of a stamp are spread uniformly over the {spread_s:g} s that follow it"
     return Loaded(spread(loaded.trace, spread_s, seed), (*loaded.notices, notice))
@@ -59,5 +65,7 @@ def _checked_clock(loaded: Loaded) -> Loaded:
     tick_s = coarse_clock_s(loaded.trace)
     if tick_s is None:
         return loaded
-    notice = f"arrivals are stamped every {tick_s:g} s, which makes bursts the service never saw: set spread_s: {tick_s:g}"
+    notice = (
+        f"arrivals are stamped every {tick_s:g} s, which makes bursts the service never saw: set spread_s: {tick_s:g}"
+    )
     return Loaded(loaded.trace, (*loaded.notices, notice))

@@ -16,11 +16,12 @@ from tiphys.traffic.statistics import dispersion, window_counts
 Floats = NDArray[np.float64]
 
 _SHORTEST_S = 2 * MINUTE_S
+_LONGEST_S = 100 * 86_400.0
 _MOST_RATES = 3000
+# At most this share of the variance of minutes is redrawn in a sample, or its minutes no longer follow the original's.
+# Of a short trace less: this share for each minute already moves the sample's dispersion at 60 s by 5 % (one sigma).
 _REDRAWN_SHARE = 0.1
-"""At most this share of the variance of minutes is redrawn in a sample: more, and its minutes no longer follow the original's."""
 _REDRAWN_SHARE_A_MINUTE = 1 / 1600
-"""Of a short trace less: redrawing this share for each minute moves the sample's dispersion at 60 s by 5 % (one sigma)."""
 
 
 def fit(
@@ -28,11 +29,14 @@ def fit(
 ) -> TrafficProfile:
     """What the trace's traffic looks like, to be drawn from again: about 20 KB for a day.
 
-    Raises InputError when the trace lasts less than two minutes.
+    Raises InputError when the trace lasts less than two minutes or more than a hundred days.
     """
-    if trace.end_s < _SHORTEST_S:
+    if not _SHORTEST_S <= trace.end_s <= _LONGEST_S:
         raise InputError(
-            "the trace is too short to learn a profile from", where=trace.name, found=trace.end_s, allowed="at least 120 s"
+            "a profile cannot be learnt from a trace this short or long",
+            where=trace.name,
+            found=trace.end_s,
+            allowed=f"{_SHORTEST_S:g} to {_LONGEST_S:g} s",
         )
     step_s = MINUTE_S * (1 + int(trace.end_s / MINUTE_S / _MOST_RATES))
     return TrafficProfile(
@@ -77,7 +81,9 @@ def _bursts(trace: Trace) -> Bursts:
 
 
 def _minute_noise(counts: NDArray[np.int64]) -> float:
-    """Index of dispersion of what changes from one minute to the next, at most the redrawn share of the whole, at least Poisson's."""
+    """Index of dispersion of what changes from one minute to the next, at most the redrawn share of the whole, at
+    least Poisson's.
+    """
     if counts.sum() == 0 or len(counts) < 2:
         return 1.0
     neighbours = float(np.mean(np.diff(counts) ** 2)) / 2 / float(counts.mean())
@@ -86,7 +92,9 @@ def _minute_noise(counts: NDArray[np.int64]) -> float:
 
 
 def _shape_weight(counts: Floats, noise: float) -> float:
-    """The weight of the observed minutes against their local mean with which shape and noise together disperse as observed."""
+    """The weight of the observed minutes against their local mean with which shape and noise together disperse as
+    observed.
+    """
     goal = dispersion(counts) - noise
     smooth = local_mean(counts, np.ones(len(counts)))
     low, high = -1.0, 1.0

@@ -18,7 +18,6 @@ from tiphys.traffic.csv import arrival_fault, tokens_fault, trace_name
 from tiphys.traffic.loaded import Loaded
 
 KEYS = ("timestamp", "input_length", "output_length")
-_LONGEST_SILENCE_MS = 1e9  # a first stamp after 11 days is a date, not a delay
 
 
 def read_jsonl(path: Path) -> Loaded:
@@ -38,13 +37,8 @@ def parse_jsonl(data: bytes, where: str) -> Loaded:
     if not rows:
         raise InputError("there is no request", where=where)
     table = np.array(rows)
-    notices = _ignored(ignored - set(KEYS))
-    arrival_ms = table[:, 0]
-    if arrival_ms[0] > _LONGEST_SILENCE_MS:
-        notices += (f"stamps are dates: counted from the first one ({arrival_ms[0]:.0f} ms)",)
-        arrival_ms = arrival_ms - arrival_ms[0]
-    trace = Trace(arrival_ms / 1000.0, table[:, 1].astype(np.int32), table[:, 2].astype(np.int32), trace_name(where))
-    return Loaded(trace, notices)
+    trace = Trace(table[:, 0] / 1000.0, table[:, 1].astype(np.int32), table[:, 2].astype(np.int32), trace_name(where))
+    return Loaded(trace, _ignored(ignored - set(KEYS)))
 
 
 def _ignored(keys: set[str]) -> tuple[str, ...]:

@@ -1,8 +1,9 @@
 """Joint token lengths: learnt as quantile tables, drawn again with their drift over time.
 
-A request's input and output are each a standard normal score: a shift of its part of time plus noise. The score's rank under
-the mixture of all parts is looked up in the quantile table, so that the whole has the observed quantiles while each part
-keeps its own mean rank. Between two quantiles the logarithm is interpolated: tails are long. The noise is stratified (one draw in each of n equal slices), which steadies the quantiles of a sample.
+A request's input and output are each a standard normal score: a shift of its part of time plus noise. The score's
+rank under the mixture of all parts is looked up in the quantile table, so that the whole has the observed quantiles
+while each part keeps its own mean rank. Between two quantiles the logarithm is interpolated: tails are long. The
+noise is stratified (one draw in each of n equal slices), which steadies the quantiles of a sample.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ _NORMAL = np.array([0.5 * (1 + math.erf(score / math.sqrt(2))) for score in _SCO
 
 
 def fit_lengths(trace: Trace) -> Lengths:
-    """The quantile tables of a trace and how its lengths drift from part to part (at most 24 parts of 1,000 requests)."""
+    """The quantile tables of a trace and how its lengths drift from part to part (at most 24 parts of 1,000
+    requests).
+    """
     input_rank = _ranks(trace.input_tokens)
     group = np.minimum((input_rank * _GROUPS).astype(np.int64), _GROUPS - 1)
     output_rank, rows = np.empty(len(trace)), []
@@ -54,7 +57,9 @@ def fit_lengths(trace: Trace) -> Lengths:
 
 
 def draw_lengths(rng: np.random.Generator, lengths: Lengths, part: Counts, weights: Floats) -> tuple[Ints, Ints]:
-    """Input and output tokens of requests that arrive in the given parts; `weights` is the share of traffic of every part."""
+    """Input and output tokens of requests that arrive in the given parts; `weights` is the share of traffic of
+    every part.
+    """
     drift = _Drift.of(lengths.input_shift, weights)
     input_rank = drift.ranks(drift.scores(rng, part, part))
     outputs = np.log(lengths.output_tokens)
@@ -143,7 +148,7 @@ def _shifts(ranks: Floats, part: Counts, parts: int) -> tuple[float, ...]:
 
 
 def _quantiles(tokens: Ints, levels: tuple[float, ...]) -> tuple[int, ...]:
-    return tuple(int(value) for value in _whole(np.quantile(tokens, levels)))
+    return tuple(int(value) for value in _whole(np.quantile(tokens, levels, method="hazen")))
 
 
 def _whole(tokens: Floats) -> Ints:

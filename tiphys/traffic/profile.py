@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 
 from tiphys.configs import config_file, config_names
 from tiphys.documents import read_yaml, to_yaml
-from tiphys.domain.values import Frozen, PositiveInt, PositiveSeconds, Ratio, Seconds, parse
+from tiphys.domain.values import Frozen, PositiveInt, PositiveSeconds, Ratio, parse
 from tiphys.errors import InputError
 
 MINUTE_S = 60.0
@@ -23,6 +23,7 @@ Rate = Annotated[float, Field(ge=0)]
 AtLeastOne = Annotated[float, Field(ge=1)]
 Levels = tuple[Ratio, ...]
 Tokens = tuple[PositiveInt, ...]
+Shifts = Annotated[tuple[float, ...], Field(min_length=1, max_length=1000)]
 
 
 class Clusters(Frozen):
@@ -46,8 +47,9 @@ class Bursts(Frozen):
     minute_noise: AtLeastOne
     """Index of dispersion with which a sample redraws the count of each minute."""
     shape_weight: Annotated[float, Field(ge=-1, le=1)]
-    """What a sample's expected minute is, so that redrawn minutes disperse as the observed ones did: between the local mean (0)
-    and the observed minute (1), or below 0 between the local mean and one mean for all (-1)."""
+    """What a sample's expected minute is, so that redrawn minutes disperse as the observed ones did: between the
+    local mean (0) and the observed minute (1), or below 0 between the local mean and one mean for all (-1).
+    """
     clustered_share: Ratio
     """Share of the requests that come in clusters; the rest are Poisson."""
     fast: Clusters
@@ -59,16 +61,16 @@ class Bursts(Frozen):
 class Lengths(Frozen):
     """Joint token counts: quantiles of the input, and of the output for each of some equal groups of inputs.
 
-    Values between two levels are interpolated. `input_shift` and `output_shift` say how the lengths drift over time: the mean
-    normal score of each equal part of the profile's length (input over all, output within its input group).
+    Values between two levels are interpolated. `input_shift` and `output_shift` say how the lengths drift over time:
+    the mean normal score of each equal part of the profile's length (input over all, output within its input group).
     """
 
     input_levels: Levels
     input_tokens: Tokens
     output_levels: Levels
-    output_tokens: tuple[Tokens, ...]
-    input_shift: tuple[float, ...] = (0.0,)
-    output_shift: tuple[float, ...] = (0.0,)
+    output_tokens: Annotated[tuple[Tokens, ...], Field(min_length=1, max_length=32)]
+    input_shift: Shifts = (0.0,)
+    output_shift: Shifts = (0.0,)
     rank_correlation: float = 0.0
     """Spearman's, as observed. Not used in sampling: the groups carry it."""
 
@@ -76,8 +78,8 @@ class Lengths(Frozen):
     def _fit_together(self) -> Self:
         tables = [("input", self.input_levels, self.input_tokens)]
         tables += [("output", self.output_levels, row) for row in self.output_tokens]
-        if not self.output_tokens or len(self.input_shift) != len(self.output_shift) or not self.input_shift:
-            raise ValueError("output_tokens must have a row, input_shift and output_shift as many values as each other")
+        if len(self.input_shift) != len(self.output_shift):
+            raise ValueError("input_shift and output_shift must have as many values as each other")
         for name, levels, tokens in tables:
             if len(levels) != len(tokens) or len(levels) < 2 or (levels[0], levels[-1]) != (0.0, 1.0):
                 raise ValueError(f"{name}_levels must go from 0 to 1 and have one entry for each of {name}_tokens")
@@ -112,7 +114,9 @@ class TrafficProfile(Frozen):
             raise ValueError("rate_step_s must be whole minutes")
         steps = -(-self.duration_s // self.rate_step_s)
         if len(self.rates_per_s) != steps:
-            raise ValueError(f"rates_per_s has {len(self.rates_per_s)} entries; duration_s and rate_step_s need {steps:.0f}")
+            raise ValueError(
+                f"rates_per_s has {len(self.rates_per_s)} entries; duration_s and rate_step_s need {steps:.0f}"
+            )
         if not any(self.rates_per_s):
             raise ValueError("rates_per_s is zero throughout")
         return self

@@ -1,12 +1,14 @@
 """Draw a trace from a `TrafficProfile`.
 
-A doubly stochastic process. Each minute's expected count lies between the observed minute and the local mean (`shape_weight`),
-silent minutes stay silent. Its count is redrawn round that with the profile's `minute_noise` (negative binomial; Poisson at 1),
-the total kept within 2 % of what is expected. A draw that disperses unusually is drawn again. Within the minute the requests come in clusters of clusters. Lengths are drawn
-jointly, with their drift over time, and are independent of the arrivals within a part.
+A doubly stochastic process. Each minute's expected count lies between the observed minute and the local mean
+(`shape_weight`), silent minutes stay silent. Its count is redrawn round that with the profile's `minute_noise`
+(negative binomial; Poisson at 1), the total kept within 2 % of what is expected. A draw that disperses unusually is
+drawn again. Within the minute the requests come in clusters of clusters. Lengths are drawn jointly, with their drift
+over time, and are independent of the arrivals within a part.
 
-`scale` copies are drawn one by one and laid over one another: rates times `scale`, and the burstiness of independent copies. A
-fraction is one more copy at that share of the rates with clusters of the same size, as fewer clients of the same kind would give.
+`scale` copies are drawn one by one and laid over one another: rates times `scale`, and the burstiness of independent
+copies. A fraction is one more copy at that share of the rates with clusters of the same size, as fewer clients of the
+same kind would give.
 """
 
 from __future__ import annotations
@@ -45,10 +47,11 @@ class _Cells:
 def sample(
     profile: TrafficProfile, seed: int, duration_s: float | None = None, scale: float = 1.0, start_s: float = 0.0
 ) -> Trace:
-    """Traffic of the window [start_s, start_s + duration_s) of the profile, its clock starting at 0; the whole by default.
+    """A trace drawn from the window [start_s, start_s + duration_s) of the profile (default: the whole), from time 0.
 
     Beyond its end the profile begins anew. The same arguments give the same trace; other seeds give independent ones.
-    Raises InputError for a window or scale that is not positive and finite, and for a window in which nothing arrives.
+    Raises InputError for a window or scale that is not positive and finite, and for a window in which nothing
+    arrives.
     """
     length_s = profile.duration_s - start_s if duration_s is None else duration_s
     for key, value, least in (("scale", scale, 0.0), ("duration_s", length_s, 0.0), ("start_s", start_s, -1e-9)):
@@ -58,15 +61,20 @@ def sample(
     cells = _cells(profile, start_s, length_s)
     arrival = _typical(rng, cells, _copies(scale), profile.bursts)
     if len(arrival) == 0:
-        raise InputError("nothing arrives in this window", where=profile.name, found=f"{start_s:g} s and {length_s:g} s on")
+        raise InputError(
+            "nothing arrives in this window", where=profile.name, found=f"{start_s:g} s and {length_s:g} s on"
+        )
     arrival = np.minimum(arrival, length_s)
     return Trace(arrival, *_lengths(rng, profile, arrival + start_s), profile.name, length_s)
 
 
 def local_mean(rates: Floats, lengths: Floats) -> Floats:
     """The mean over eleven minutes round each, weighted by their lengths; at the ends over those that there are."""
-    window = np.ones(min(_LOCAL_MINUTES, 2 * len(rates) - 1))
-    return np.asarray(np.convolve(rates * lengths, window, "same") / np.convolve(lengths, window, "same"))
+    total, length = (
+        np.convolve(of, np.ones(_LOCAL_MINUTES))[_LOCAL_MINUTES // 2 :][: len(rates)]
+        for of in (rates * lengths, lengths)
+    )
+    return np.asarray(total / length)
 
 
 def toned(counts: Floats, smooth: Floats, weight: float) -> Floats:
@@ -102,7 +110,8 @@ def _drawn(rng: np.random.Generator, cells: _Cells, copies: list[float], bursts:
 
 
 def _off(arrival: Floats, cells: _Cells, copies: list[float], bursts: Bursts) -> float:
-    """How far the dispersion of the draw is from what is expected of it, as a share, at 1 s or 60 s, whichever is further.
+    """How far the dispersion of the draw is from what is expected of it, as a share, at 1 s or 60 s, whichever is
+    further.
 
     Minutes are whole ones of the sample's clock, seconds are counted from the first request.
     """

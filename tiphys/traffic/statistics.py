@@ -7,9 +7,12 @@ from numpy.typing import NDArray
 
 from tiphys.domain.trace import Trace
 from tiphys.domain.values import Frozen
+from tiphys.errors import InputError
 
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
+
+_MOST_WINDOWS = 1e8
 
 
 class TokenStatistics(Frozen):
@@ -25,8 +28,9 @@ class TokenStatistics(Frozen):
 class TraceStatistics(Frozen):
     """A trace in numbers. Windows are counted from the first request; the last one may be cut short.
 
-    Index of dispersion: variance over mean of the requests per window (Poisson: 1). `gap_cv`: standard deviation over mean
-    of the times between arrivals (Poisson: 1). The lowest rate of a minute leaves out the minute that is cut short.
+    Index of dispersion: variance over mean of the requests per window (Poisson: 1). `gap_cv`: standard deviation over
+    mean of the times between arrivals (Poisson: 1). The lowest rate of a minute leaves out the minute that is cut
+    short.
     """
 
     requests: int
@@ -70,7 +74,9 @@ def statistics(trace: Trace) -> TraceStatistics:
 
 
 def window_counts(arrival_s: Floats, window_s: float) -> Counts:
-    """Requests in each window from time 0 to the last arrival."""
+    """Requests in each window from time 0 to the last arrival. Raises InputError for more windows than memory holds."""
+    if arrival_s[-1] / window_s > _MOST_WINDOWS:
+        raise InputError("the trace is too long to count", found=float(arrival_s[-1]), allowed=f"{_MOST_WINDOWS:g} s")
     return np.bincount((arrival_s // window_s).astype(np.int64))
 
 
@@ -93,7 +99,7 @@ def rank_correlation(first: NDArray[np.generic], second: NDArray[np.generic]) ->
 def _mean_ranks(values: NDArray[np.generic]) -> Floats:
     _, which, counts = np.unique(values, return_inverse=True, return_counts=True)
     ends = np.cumsum(counts)
-    return (ends - (counts - 1) / 2.0)[which]
+    return np.asarray((ends - (counts - 1) / 2.0)[which])
 
 
 def _gap_cv(arrival_s: Floats) -> float:

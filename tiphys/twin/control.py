@@ -13,8 +13,15 @@ from numpy.typing import NDArray
 from tiphys.compiled import inner_jit, lean_jit
 from tiphys.policies.hpa.calculator import MOST_MILLI, PENDING, RUNNING, Containers, Pods
 from tiphys.policies.hpa.reconcile import (
-    PODS, Controller, Observations, Proposals, Rules, Scale, State, reconcile,
-)  # fmt: skip
+    PODS,
+    Controller,
+    Observations,
+    Proposals,
+    Rules,
+    Scale,
+    State,
+    reconcile,
+)
 from tiphys.policies.keda.fallback import FallbackRules, fallback_step, is_nil
 from tiphys.policies.keda.formula import Composite, composite_metric
 from tiphys.policies.keda.poll import NO_ANNOTATIONS, activity, activity_of_formula, request_scale
@@ -22,7 +29,7 @@ from tiphys.policies.keda.triggers import prometheus_reading, units_of
 from tiphys.twin.decisions import Log, log_answer, log_pass, log_poll
 from tiphys.twin.fleet import PodRules, scale_to
 from tiphys.twin.metrics import Answer, level, newest, ttft_quantile
-from tiphys.twin.operator import KedaLoop
+from tiphys.twin.operator import NOT_POLLED, KedaLoop
 from tiphys.twin.state import LIVE, NONE, WANTED, Fleet, Floats, Longs, Requests, Samples
 
 OK, OUT_OF_PODS, OUT_OF_DECISIONS = range(3)
@@ -65,26 +72,41 @@ class Control(NamedTuple):
 
 @inner_jit
 def hpa_pass(
-    fleet: Fleet, requests: Requests, samples: Samples, rules: PodRules, control: Control, bounds_s: Floats, now_s: float
+    fleet: Fleet,
+    requests: Requests,
+    samples: Samples,
+    rules: PodRules,
+    control: Control,
+    bounds_s: Floats,
+    now_s: float,
 ) -> int:
     """One pass of the HPA controller: query, decide, write the scale."""
     control.next_s[HPA] = now_s + control.period_s[HPA]
-    if control.log.count[0] == control.log.rows.shape[0]:
+    if control.log.written[0] == control.log.rows.shape[0]:
         return OUT_OF_DECISIONS
     seen = control.pods
     count, ready = see_pods(fleet, rules, seen, now_s)
     pods = Pods(count, seen.phase, seen.ready, seen.start_s, seen.ready_transition_s, seen.deleting)
     spec = fleet.counters[WANTED]
     if control.keda.present:
-        observe_keda(fleet, samples, control, bounds_s, spec, ready, now_s)
+        # outside its bounds the controller asks for no metric, and so KEDA counts no failure
+        if control.rules.min_replicas <= spec <= control.rules.max_replicas:
+            observe_keda(fleet, samples, control, bounds_s, spec, ready, now_s)
     else:
         for metric in range(control.rules.metrics.source.shape[0]):
             observe(fleet, samples, control, bounds_s, metric, now_s)
     # a ReplicaSet's status follows its spec within a second, pods that load a model included
     outcome = reconcile(
-        control.controller, control.rules, Scale(spec, spec, True, 0, True), pods, control.containers, control.observed,
-        control.state, control.proposals, now_s,
-    )  # fmt: skip
+        control.controller,
+        control.rules,
+        Scale(spec, spec, True, 0, True),
+        pods,
+        control.containers,
+        control.observed,
+        control.state,
+        control.proposals,
+        now_s,
+    )
     log_pass(control.log, now_s, spec, spec, ready, outcome, control.proposals)
     if outcome.rescaled and not scale_to(fleet, requests, rules, outcome.desired_replicas, now_s):
         return OUT_OF_PODS
@@ -130,9 +152,17 @@ def query(fleet: Fleet, samples: Samples, sight: Sight, bounds_s: Floats, metric
     if np.isnan(sight.quantile[metric]):
         return level(
             fleet, samples, fleet.live, lives, sight.level[metric], sight.mean[metric], now_s, sight.lookback_s
-        )  # fmt: skip
+        )
     return ttft_quantile(
-        fleet, samples, bounds_s, fleet.live, lives, sight.quantile[metric], now_s, sight.window_s[metric], sight.scratch
+        fleet,
+        samples,
+        bounds_s,
+        fleet.live,
+        lives,
+        sight.quantile[metric],
+        now_s,
+        sight.window_s[metric],
+        sight.scratch,
     )
 
 
@@ -149,7 +179,9 @@ def adapter_milli(value: float) -> int:
 
 @lean_jit
 def observe_pods(fleet: Fleet, samples: Samples, control: Control, metric: int, now_s: float) -> None:
-    """One value a pod; a pod without a sample is absent from the answer. The samples of metric i follow those of metric i - 1."""
+    """One value a pod; a pod without a sample is absent from the answer. The samples of metric i follow those of
+    metric i - 1.
+    """
     found = control.observed.samples
     first = control.observed.first_sample[metric]
     count, listed, total, age_s = 0, 0, 0.0, np.inf
@@ -174,11 +206,17 @@ def observe_pods(fleet: Fleet, samples: Samples, control: Control, metric: int, 
 
 @inner_jit
 def keda_poll(
-    fleet: Fleet, requests: Requests, samples: Samples, rules: PodRules, control: Control, bounds_s: Floats, now_s: float
+    fleet: Fleet,
+    requests: Requests,
+    samples: Samples,
+    rules: PodRules,
+    control: Control,
+    bounds_s: Floats,
+    now_s: float,
 ) -> int:
     """One poll of the KEDA operator: which triggers are active, and what becomes of the replicas at the 0/1 edge."""
     control.next_s[KEDA] = now_s + control.period_s[KEDA]
-    if control.log.count[0] == control.log.rows.shape[0]:
+    if control.log.written[0] == control.log.rows.shape[0]:
         return OUT_OF_DECISIONS
     keda, triggers = control.keda, control.keda.triggers
     _, ready = see_pods(fleet, rules, control.pods, now_s)
@@ -206,7 +244,14 @@ def keda_poll(
 
 @inner_jit
 def ask(
-    fleet: Fleet, samples: Samples, control: Control, bounds_s: Floats, trigger: int, spec: int, ready: int, now_s: float
+    fleet: Fleet,
+    samples: Samples,
+    control: Control,
+    bounds_s: Floats,
+    trigger: int,
+    spec: int,
+    ready: int,
+    now_s: float,
 ) -> None:
     """One metric request to a trigger: query it, count its failures, fall back."""
     triggers, shared = control.keda.triggers, control.keda.fallback
@@ -215,9 +260,13 @@ def ask(
         answer.value if answer.found else np.nan, triggers.ignore_null[trigger], triggers.activation[trigger]
     )
     own = FallbackRules(
-        triggers.usable[trigger], shared.failure_threshold, shared.replicas, shared.behavior, triggers.target[trigger],
+        triggers.usable[trigger],
+        shared.failure_threshold,
+        shared.replicas,
+        shared.behavior,
+        triggers.target[trigger],
         triggers.is_value[trigger],
-    )  # fmt: skip
+    )
     step = fallback_step(
         own, reading.error, reading.metric_m, triggers.failures[trigger], triggers.health[trigger], spec, ready
     )
@@ -236,9 +285,14 @@ def composite(keda: KedaLoop) -> Composite:
     """The composite metric from what the triggers said last."""
     triggers = keda.triggers
     return composite_metric(
-        keda.formula, keda.formula_target, keda.formula_fallback_replicas, triggers.metric_m, triggers.is_error,
-        triggers.in_fallback, triggers.is_nil,
-    )  # fmt: skip
+        keda.formula,
+        keda.formula_target,
+        keda.formula_fallback_replicas,
+        triggers.metric_m,
+        triggers.is_error,
+        triggers.in_fallback,
+        triggers.is_nil,
+    )
 
 
 @inner_jit
@@ -248,7 +302,7 @@ def observe_keda(
     """What KEDA's metrics server tells the generated HPA: live, or of the last poll where a trigger says so."""
     keda, triggers = control.keda, control.keda.triggers
     for trigger in range(triggers.cached.shape[0]):
-        if triggers.cached[trigger] and not np.isnan(control.next_s[KEDA]) and now_s >= control.period_s[KEDA]:
+        if triggers.cached[trigger] and triggers.polled_m[trigger] != NOT_POLLED:
             triggers.metric_m[trigger] = triggers.polled_m[trigger]
             triggers.is_error[trigger] = triggers.polled_error[trigger]
         else:

@@ -14,22 +14,56 @@ from tiphys.twin.state import Floats, Longs
 
 HPA_PASS, KEDA_POLL = 0, 1
 COLUMNS = (
-    "time_s", "loop", "spec", "status", "ready", "branch", "error", "invalid_metrics", "winner", "wish",
-    "stabilized", "stabilized_reason", "held_replicas", "held_time_s", "limited", "limited_reason", "rate_limit",
-    "written", "desired", "active", "able_reason", "active_reason", "limited_condition",
-)  # fmt: skip
-"""`loop` is HPA_PASS or KEDA_POLL; reasons are codes of `policies.hpa.behavior.REASONS` (of `policies.keda.poll` in a poll);
-`winner` is the metric whose proposal won; -1 or NaN where a step was not reached."""
-METRIC_COLUMNS = ("value", "age_s", "found", "usage_m", "ratio", "proposal", "multiplier", "decided_by", "metric_error", "failures")
-"""For each metric i, named `value_0`, `age_s_0`, ...: the query's answer and the age of its newest sample, then the law's arithmetic."""
+    "time_s",
+    "loop",
+    "spec",
+    "status",
+    "ready",
+    "branch",
+    "error",
+    "invalid_metrics",
+    "winner",
+    "wish",
+    "stabilized",
+    "stabilized_reason",
+    "held_replicas",
+    "held_time_s",
+    "limited",
+    "limited_reason",
+    "rate_limit",
+    "written",
+    "desired",
+    "active",
+    "able_reason",
+    "active_reason",
+    "limited_condition",
+)
+"""`loop` is HPA_PASS or KEDA_POLL; reasons are codes of `policies.hpa.behavior.REASONS` (of `policies.keda.poll` in a
+poll); `winner` is the metric whose proposal won; -1 or NaN where a step was not reached.
+"""
+METRIC_COLUMNS = (
+    "value",
+    "age_s",
+    "found",
+    "usage_m",
+    "ratio",
+    "proposal",
+    "multiplier",
+    "decided_by",
+    "metric_error",
+    "failures",
+)
+"""For each metric i, named `value_0`, `age_s_0`, ...: the query's answer and the age of its newest sample, then the
+law's arithmetic.
+"""
 _BASE, _PER_METRIC = len(COLUMNS), len(METRIC_COLUMNS)
 
 
 class Log(NamedTuple):
-    """Rows of float64, `count[0]` of them written."""
+    """Rows of float64, `written[0]` of them in use."""
 
     rows: Floats
-    count: Longs
+    written: Longs
 
 
 def new_log(rows: int, metrics: int) -> Log:
@@ -45,7 +79,7 @@ def column_names(metrics: int) -> list[str]:
 def table(log: Log, metrics: int) -> NDArray[np.void]:
     """The rows that were written, as a structured array of doubles."""
     names = column_names(metrics)
-    rows: Any = np.ascontiguousarray(log.rows[: log.count[0]])
+    rows: Any = np.ascontiguousarray(log.rows[: log.written[0]])
     return np.asarray(rows.view([(name, "f8") for name in names]).reshape(len(rows)))
 
 
@@ -54,8 +88,8 @@ def log_pass(
     log: Log, now_s: float, spec: int, status: int, ready: int, outcome: Outcome, proposals: Proposals
 ) -> None:
     """Write down an HPA pass."""
-    row = log.rows[log.count[0]]
-    log.count[0] += 1
+    row = log.rows[log.written[0]]
+    log.written[0] += 1
     row[0] = now_s
     row[1] = HPA_PASS
     row[2] = spec
@@ -91,7 +125,7 @@ def log_pass(
 @lean_jit
 def log_answer(log: Log, metric: int, answer: Answer, failures: int) -> None:
     """Write down what a metric's query answered, in the row that is being made."""
-    row = log.rows[log.count[0]]
+    row = log.rows[log.written[0]]
     place = _BASE + metric * _PER_METRIC
     row[place] = answer.value
     row[place + 1] = answer.age_s
@@ -100,10 +134,12 @@ def log_answer(log: Log, metric: int, answer: Answer, failures: int) -> None:
 
 
 @lean_jit
-def log_poll(log: Log, now_s: float, spec: int, ready: int, active: bool, error: bool, replicas: int, reason: int) -> None:
+def log_poll(
+    log: Log, now_s: float, spec: int, ready: int, active: bool, error: bool, replicas: int, reason: int
+) -> None:
     """Write down a KEDA poll."""
-    row = log.rows[log.count[0]]
-    log.count[0] += 1
+    row = log.rows[log.written[0]]
+    log.written[0] += 1
     row[0] = now_s
     row[1] = KEDA_POLL
     row[2] = spec

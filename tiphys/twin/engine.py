@@ -1,7 +1,8 @@
 """One replica's engine: continuous batching with chunked prefill and a KV budget, under both admission rules.
 
-A step starts when the one before it ends, or when work arrives at an idle replica. Steps without prefill are taken many at a time ("jump"): between two
-finishes nothing changes but the cached tokens, which grow by the number of decodes, so durations are an arithmetic series.
+A step starts when the one before it ends, or when work arrives at an idle replica. Steps without prefill are taken
+many at a time ("jump"): between two finishes nothing changes but the cached tokens, which grow by the number of
+decodes, so durations are an arithmetic series.
 """
 
 from __future__ import annotations
@@ -13,7 +14,18 @@ import numpy as np
 
 from tiphys.compiled import inlined_jit, lean_jit
 from tiphys.domain.recording import ITL_BINS, ITL_BINS_PER_OCTAVE, ITL_FIRST_EXPONENT
-from tiphys.twin.state import ADMISSIONS, IDLE_S, NONE, PREEMPTIONS, UNFINISHED, EngineLimits, Fleet, Floats, Longs, Requests
+from tiphys.twin.state import (
+    ADMISSIONS,
+    IDLE_S,
+    NONE,
+    PREEMPTIONS,
+    UNFINISHED,
+    EngineLimits,
+    Fleet,
+    Floats,
+    Longs,
+    Requests,
+)
 from tiphys.twin.tournament import set_key
 
 _ITL_SHIFT = 52 - 6
@@ -30,7 +42,9 @@ def outstanding(fleet: Fleet, pod: int) -> int:
 
 @inlined_jit
 def enqueue(fleet: Fleet, requests: Requests, limits: EngineLimits, pod: int, request: int, now_s: float) -> None:
-    """Put an arriving request at the end of a pod's queue; an idle engine starts, a jumping one ends at its next boundary."""
+    """Put an arriving request at the end of a pod's queue; an idle engine starts, a jumping one ends at its next
+    boundary.
+    """
     record = fleet.pods[pod]
     queue_was_empty = record.waiting == 0
     requests.next[request] = NONE
@@ -191,12 +205,12 @@ def admit(fleet: Fleet, requests: Requests, limits: EngineLimits, pod: int, requ
 def preempt(fleet: Fleet, requests: Requests, limits: EngineLimits, pod: int) -> None:
     """Put the most recently admitted requests back to the front of the queue until the KV cache holds the rest."""
     record = fleet.pods[pod]
-    while record.decode_tokens + record.prompt_tokens > limits.kv_capacity_tokens and record.decoding + record.prefilling > 0:
-        if record.prefilling > 0:
-            # prefilling requests were all admitted... not always later than every decode: compare the two youngest
-            request = record.prefill_tail
-        else:
-            request = NONE
+    while (
+        record.decode_tokens + record.prompt_tokens > limits.kv_capacity_tokens
+        and record.decoding + record.prefilling > 0
+    ):
+        # the youngest decode may have been admitted after the youngest prompt: compare the two
+        request = record.prefill_tail if record.prefilling > 0 else NONE
         place = youngest_decode(fleet, requests, pod)
         if request == NONE or (
             place != NONE and requests.admission[fleet.finish_request[pod, place]] > requests.admission[request]
@@ -314,15 +328,17 @@ def count_ttft(fleet: Fleet, bounds_s: Floats, pod: int, ttft_s: float) -> None:
 
 
 @inlined_jit
-def gap_bin(gap_s: float) -> int:
+def gap_bin(gap_s: float) -> np.int64:
     """The logarithmic bin of an inter-token gap: exponent and leading mantissa bits of the double."""
     bits = np.float64(gap_s).view(np.int64)
-    return max(0, min(_ITL_TOP, (bits >> _ITL_SHIFT) - _ITL_FIRST))
+    return np.int64(max(np.int64(0), min(np.int64(_ITL_TOP), (bits >> _ITL_SHIFT) - _ITL_FIRST)))
 
 
 @inlined_jit
 def count_gaps(counts: Longs, first_s: float, growth_s: float, steps: int, sequences: int) -> None:
-    """Count the token gaps of a run of steps whose durations grow by `growth_s`: one bin after the other, not step by step."""
+    """Count the token gaps of a run of steps whose durations grow by `growth_s`: one bin after the other, not step by
+    step.
+    """
     low = gap_bin(first_s)
     if low == gap_bin(first_s + growth_s * (steps - 1)):
         counts[low] += steps * sequences

@@ -9,8 +9,18 @@ import numpy as np
 from tiphys.compiled import inlined_jit, lean_jit
 from tiphys.twin.engine import fail_all
 from tiphys.twin.state import (
-    IDLE_S, LAST_ROUTED, LIVE, NONE, PODS_CREATED, READY, WANTED, EngineLimits, Fleet, Floats, Longs, Requests, Samples,
-)  # fmt: skip
+    IDLE_S,
+    LAST_ROUTED,
+    LIVE,
+    NONE,
+    PODS_CREATED,
+    READY,
+    WANTED,
+    Fleet,
+    Floats,
+    Longs,
+    Requests,
+)
 from tiphys.twin.tournament import set_key
 
 LEAST_OUTSTANDING, ROUND_ROBIN, RANDOM, CONNECTION_RANDOM = range(4)
@@ -190,7 +200,7 @@ def next_round(fleet: Fleet, count: int) -> int:
 
 
 @lean_jit
-def mixed(seed: int, index: int) -> int:
+def mixed(seed: int, index: int) -> np.uint64:
     """64 well mixed bits of (seed, index): splitmix64's finaliser."""
     z = np.uint64(seed) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(index + 1) * np.uint64(0xD1B54A32D192ED03)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

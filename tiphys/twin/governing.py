@@ -17,8 +17,12 @@ from tiphys.policies.fixed import FixedPolicy
 from tiphys.policies.hpa.calculator import Pods
 from tiphys.policies.hpa.calculator import Samples as PodSamples
 from tiphys.policies.hpa.reconcile import (
-    Observations, Rules, new_proposals, new_state, no_containers,
-)  # fmt: skip
+    Observations,
+    Rules,
+    new_proposals,
+    new_state,
+    no_containers,
+)
 from tiphys.policies.hpa.rules import controller, hpa_rules, rules_of
 from tiphys.policies.hpa.spec import HpaPolicy
 from tiphys.policies.keda.rules import generated_hpa
@@ -72,39 +76,73 @@ def government(
         first_poll_s = keda_phase_s(poll_s, settings.keda.phase_s, seed)
         queries = [_trigger_query(trigger) for trigger in policy.triggers]
         return _government(
-            generated_hpa(policy, settings), queries, keda_loop(policy), settings, (first_hpa_s, first_poll_s),
-            (hpa_period_s, poll_s), latest_s, places, buckets,
-        )  # fmt: skip
-    raise InputError("the twin does not know this control law", key="kind", found=policy.kind, allowed="fixed, hpa, keda")
+            generated_hpa(policy, settings),
+            queries,
+            keda_loop(policy),
+            settings,
+            (first_hpa_s, first_poll_s),
+            (hpa_period_s, poll_s),
+            latest_s,
+            places,
+            buckets,
+        )
+    raise InputError(
+        "the twin does not know this control law", key="kind", found=policy.kind, allowed="fixed, hpa, keda"
+    )
 
 
 def _trigger_query(trigger: object) -> Query:
     if not isinstance(trigger, PrometheusTrigger):
         scaler = getattr(trigger, "scaler", trigger)
-        raise InputError("the twin has no such metric source yet", key="triggers.scaler", found=scaler, allowed="prometheus")
+        raise InputError(
+            "the twin has no such metric source yet", key="triggers.scaler", found=scaler, allowed="prometheus"
+        )
     return Query(trigger.signal, trigger.metric_type == "Value", float(trigger.window_s or 0))
 
 
 def _government(
-    rules: Rules, queries: Sequence[Query], keda: KedaLoop, settings: ClusterSettings, first_s: tuple[float, float],
-    period_s: tuple[float, float], latest_s: float, places: int, buckets: int,
-) -> Government:  # fmt: skip
-    passes = sum(int((latest_s - first) / period) + 2 for first, period in zip(first_s, period_s, strict=True) if math.isfinite(first))
+    rules: Rules,
+    queries: Sequence[Query],
+    keda: KedaLoop,
+    settings: ClusterSettings,
+    first_s: tuple[float, float],
+    period_s: tuple[float, float],
+    latest_s: float,
+    places: int,
+    buckets: int,
+) -> Government:
+    passes = sum(
+        int((latest_s - first) / period) + 2
+        for first, period in zip(first_s, period_s, strict=True)
+        if math.isfinite(first)
+    )
     metrics = len(rules.metrics.source)
     control = Control(
-        np.array(first_s), np.array(period_s), controller(settings), rules, _sight(queries, settings, buckets), _pods(places),
-        no_containers(), _observations(metrics, places), new_state(_history(rules, settings), _events(rules, settings)),
-        new_proposals(metrics), new_log(passes, len(queries)), keda,
-    )  # fmt: skip
+        np.array(first_s),
+        np.array(period_s),
+        controller(settings),
+        rules,
+        _sight(queries, settings, buckets),
+        _pods(places),
+        no_containers(),
+        _observations(metrics, places),
+        new_state(_history(rules, settings), _events(rules, settings)),
+        new_proposals(metrics),
+        new_log(passes, len(queries)),
+        keda,
+    )
     return Government(control, len(queries), max((query.window_s for query in queries), default=0.0))
 
 
 def _sight(queries: Sequence[Query], settings: ClusterSettings, buckets: int) -> Sight:
     return Sight(
         np.array([math.nan if q.signal.quantile is None else q.signal.quantile for q in queries]),
-        np.array([_LEVELS.get(q.signal, 0) for q in queries], np.int64), np.array([q.mean for q in queries], np.bool_),
-        np.array([q.window_s for q in queries]), settings.scrape.lookback_s, np.zeros(buckets),
-    )  # fmt: skip
+        np.array([_LEVELS.get(q.signal, 0) for q in queries], np.int64),
+        np.array([q.mean for q in queries], np.bool_),
+        np.array([q.window_s for q in queries]),
+        settings.scrape.lookback_s,
+        np.zeros(buckets),
+    )
 
 
 def _history(rules: Rules, settings: ClusterSettings) -> int:
@@ -119,18 +157,27 @@ def _events(rules: Rules, settings: ClusterSettings) -> int:
 
 def _pods(places: int) -> Pods:
     return Pods(
-        0, np.zeros(places, np.int8), np.zeros(places, np.int8), np.zeros(places), np.zeros(places), np.zeros(places, np.bool_)
+        0,
+        np.zeros(places, np.int8),
+        np.zeros(places, np.int8),
+        np.zeros(places),
+        np.zeros(places),
+        np.zeros(places, np.bool_),
     )
 
 
 def _observations(metrics: int, places: int) -> Observations:
     samples = metrics * places
     return Observations(
-        np.zeros(metrics, np.bool_), np.zeros(metrics, np.int64), np.zeros(metrics + 1, np.int64),
+        np.zeros(metrics, np.bool_),
+        np.zeros(metrics, np.int64),
+        np.zeros(metrics + 1, np.int64),
         PodSamples(
-            np.zeros(samples, np.int64), np.zeros(samples), np.full(samples, 60.0), np.arange(samples + 1), np.full(samples, -1),
+            np.zeros(samples, np.int64),
+            np.zeros(samples),
+            np.full(samples, 60.0),
+            np.arange(samples + 1),
+            np.full(samples, -1),
             np.zeros(samples, np.int64),
         ),
-    )  # fmt: skip
-
-
+    )

@@ -5,13 +5,21 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from tiphys.compiled import inlined_jit, jit, lean_jit
-from tiphys.twin.control import HPA, KEDA, OK, Control, hpa_pass, keda_poll
+from tiphys.twin.control import HPA, KEDA, OK, OUT_OF_PODS, Control, hpa_pass, keda_poll
 from tiphys.twin.engine import begin_step, end_steps, enqueue
-from tiphys.twin.fleet import PodRules, become_ready, create_pod, forget_gone, let_go, next_timer_s, route
+from tiphys.twin.fleet import PodRules, become_ready, create_pod, forget_gone, let_go, next_timer_s, route, scale_to
 from tiphys.twin.metrics import scrape
 from tiphys.twin.state import (
-    ARRIVED, IDLE_S, NONE, UNFINISHED, EngineLimits, Fleet, Floats, Requests, Samples,
-)  # fmt: skip
+    ARRIVED,
+    IDLE_S,
+    NONE,
+    UNFINISHED,
+    EngineLimits,
+    Fleet,
+    Floats,
+    Requests,
+    Samples,
+)
 from tiphys.twin.tournament import set_key
 
 
@@ -26,9 +34,17 @@ class Window(NamedTuple):
 
 @jit
 def play(
-    fleet: Fleet, requests: Requests, samples: Samples, limits: EngineLimits, rules: PodRules, control: Control,
-    bounds_s: Floats, window: Window, start_replicas: int,
-) -> tuple[int, float]:  # fmt: skip
+    fleet: Fleet,
+    requests: Requests,
+    samples: Samples,
+    limits: EngineLimits,
+    rules: PodRules,
+    control: Control,
+    bounds_s: Floats,
+    window: Window,
+    start_replicas: int,
+    wanted_replicas: int,
+) -> tuple[int, float]:
     """Play everything; the recording is what stands in the arguments afterwards.
 
     Returns (OK or which room ran out, the time at which the play ended).
@@ -36,8 +52,12 @@ def play(
     fleet.counters[UNFINISHED] = requests.arrival_s.shape[0]
     for _ in range(start_replicas):
         create_pod(fleet, rules, 0.0, True)
+    if not scale_to(fleet, requests, rules, wanted_replicas, 0.0):
+        return OUT_OF_PODS, 0.0
     while True:
-        now_s = play_until(fleet, requests, samples, limits, rules, bounds_s, window, min(control.next_s[HPA], control.next_s[KEDA]))
+        now_s = play_until(
+            fleet, requests, samples, limits, rules, bounds_s, window, min(control.next_s[HPA], control.next_s[KEDA])
+        )
         if now_s == IDLE_S:
             break
         forget_gone(fleet, rules, now_s)
@@ -54,9 +74,15 @@ def play(
 
 @lean_jit
 def play_until(
-    fleet: Fleet, requests: Requests, samples: Samples, limits: EngineLimits, rules: PodRules, bounds_s: Floats,
-    window: Window, tick_s: float,
-) -> float:  # fmt: skip
+    fleet: Fleet,
+    requests: Requests,
+    samples: Samples,
+    limits: EngineLimits,
+    rules: PodRules,
+    bounds_s: Floats,
+    window: Window,
+    tick_s: float,
+) -> float:
     """Play up to a controller's next pass: its time, or inf when the play is over before."""
     arrivals = requests.arrival_s.shape[0]
     request = fleet.counters[ARRIVED]
@@ -91,8 +117,15 @@ def last_finish_s(requests: Requests) -> float:
 
 @inlined_jit
 def end_of_steps(
-    fleet: Fleet, requests: Requests, limits: EngineLimits, rules: PodRules, bounds_s: Floats, pod: int, now_s: float, window: Window
-) -> None:  # fmt: skip
+    fleet: Fleet,
+    requests: Requests,
+    limits: EngineLimits,
+    rules: PodRules,
+    bounds_s: Floats,
+    pod: int,
+    now_s: float,
+    window: Window,
+) -> None:
     """A pod's step (or run of steps) is over: account for it and begin the next, or go when drained."""
     record = fleet.pods[pod]
     scored = record.step_start_s >= window.warmup_s and record.step_start_s <= window.horizon_s

@@ -1,7 +1,8 @@
 """What the scalers see: scrapes of the pods, and PromQL over them.
 
-Instant selectors see the newest sample within the lookback unless a stale marker came after it; range selectors skip markers and see every sample inside a
-left-open window; `rate` extrapolates and `histogram_quantile` interpolates as Prometheus 3 does (specification, section 5).
+Instant selectors see the newest sample within the lookback unless a stale marker came after it; range selectors skip
+markers and see every sample inside a left-open window; `rate` extrapolates and `histogram_quantile` interpolates as
+Prometheus 3 does (specification, section 5).
 """
 
 from __future__ import annotations
@@ -111,7 +112,9 @@ def samples_in_window(fleet: Fleet, samples: Samples, pod: int, now_s: float, wi
 def extrapolated(
     first: float, last: float, first_s: float, last_s: float, count: int, now_s: float, window_s: float
 ) -> float:
-    """`increase` of a counter that was never reset, from its first and last sample in the window (Prometheus' extrapolatedRate)."""
+    """`rate` of a counter that was never reset, from its first and last sample in the window (Prometheus'
+    extrapolatedRate).
+    """
     increase = last - first
     sampled_s = last_s - first_s
     mean_gap_s = sampled_s / (count - 1)
@@ -124,15 +127,24 @@ def extrapolated(
         to_start_s = min(to_start_s, sampled_s * (first / increase))
     if to_end_s >= 1.1 * mean_gap_s:
         to_end_s = mean_gap_s / 2
-    return increase * ((sampled_s + to_start_s + to_end_s) / sampled_s)
+    # the division order is Prometheus' own: a rank may fall exactly on a bucket's count
+    return increase * ((sampled_s + to_start_s + to_end_s) / sampled_s / window_s)
 
 
 @lean_jit
 def ttft_quantile(
-    fleet: Fleet, samples: Samples, bounds_s: Floats, live: Longs, lives: int, quantile: float, now_s: float, window_s: float,
+    fleet: Fleet,
+    samples: Samples,
+    bounds_s: Floats,
+    live: Longs,
+    lives: int,
+    quantile: float,
+    now_s: float,
+    window_s: float,
     rates: Floats,
-) -> Answer:  # fmt: skip
-    """`histogram_quantile(quantile, sum by (le) (rate(ttft_bucket[window])))`; NaN when nothing was observed, empty without series.
+) -> Answer:
+    """`histogram_quantile(quantile, sum by (le) (rate(ttft_bucket[window])))`; NaN when nothing was observed, empty
+    without series.
 
     `rates` is scratch space of one place a bucket.
     """
@@ -151,8 +163,14 @@ def ttft_quantile(
         age_s = min(age_s, now_s - last_s)
         for bucket in range(rates.shape[0]):
             rates[bucket] += extrapolated(
-                float(samples.ttft[pod, first, bucket]), float(samples.ttft[pod, last, bucket]), first_s, last_s, count, now_s, window_s
-            ) / window_s  # fmt: skip
+                float(samples.ttft[pod, first, bucket]),
+                float(samples.ttft[pod, last, bucket]),
+                first_s,
+                last_s,
+                count,
+                now_s,
+                window_s,
+            )
     if series == 0:
         return Answer(False, 0.0, np.inf)
     return Answer(True, histogram_quantile(quantile, bounds_s, rates), age_s)

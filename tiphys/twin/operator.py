@@ -14,6 +14,8 @@ from tiphys.policies.keda.spec import KedaPolicy, PrometheusTrigger
 from tiphys.twin.state import Floats, Longs
 
 Flags = NDArray[np.bool_]
+NOT_POLLED = -(2**63)
+"""Stands for the metric of the last poll before the first one."""
 
 
 class Triggers(NamedTuple):
@@ -60,9 +62,17 @@ class KedaLoop(NamedTuple):
 def no_keda() -> KedaLoop:
     """The absence of KEDA."""
     return KedaLoop(
-        False, PollRules(0, UNSET, 0.0, 0.0, UNSET), NO_FALLBACK, _triggers([], []), False, NO_FORMULA, 0.0, 0.0,
-        NO_FALLBACK_REPLICAS, np.full(1, np.nan),
-    )  # fmt: skip
+        False,
+        PollRules(0, UNSET, 0.0, 0.0, UNSET),
+        NO_FALLBACK,
+        _triggers([], []),
+        False,
+        NO_FORMULA,
+        0.0,
+        0.0,
+        NO_FALLBACK_REPLICAS,
+        np.full(1, np.nan),
+    )
 
 
 def keda_loop(policy: KedaPolicy) -> KedaLoop:
@@ -74,13 +84,18 @@ def keda_loop(policy: KedaPolicy) -> KedaLoop:
     fallback_replicas = UNSET if policy.fallback is None else policy.fallback.replicas
     return KedaLoop(
         True,
-        PollRules(policy.replicas.min, idle, float(policy.cooldown_s), float(policy.initial_cooldown_s), fallback_replicas),
-        rules[0], _triggers(triggers, rules), modifiers is not None,
+        PollRules(
+            policy.replicas.min, idle, float(policy.cooldown_s), float(policy.initial_cooldown_s), fallback_replicas
+        ),
+        rules[0],
+        _triggers(triggers, rules),
+        modifiers is not None,
         NO_FORMULA if modifiers is None else compile_formula(modifiers.formula, [str(t.name) for t in triggers]),
         0.0 if modifiers is None else modifiers.target,
         0.0 if modifiers is None else float(modifiers.activation_target or 0.0),
-        NO_FALLBACK_REPLICAS if policy.fallback is None else policy.fallback.replicas, np.full(1, np.nan),
-    )  # fmt: skip
+        NO_FALLBACK_REPLICAS if policy.fallback is None else policy.fallback.replicas,
+        np.full(1, np.nan),
+    )
 
 
 def _fallback(policy: KedaPolicy, trigger: PrometheusTrigger) -> FallbackRules:
@@ -100,11 +115,20 @@ def _triggers(triggers: list[PrometheusTrigger], rules: list[FallbackRules]) -> 
         return np.zeros(n, np.bool_) if values is None else np.array(values, np.bool_)
 
     return Triggers(
-        flags([t.ignore_null for t in triggers]), np.array([t.activation_value for t in triggers], np.float64),
-        flags([t.use_cached_metrics for t in triggers]), flags([rule.usable for rule in rules]),
-        np.array([rule.target for rule in rules], np.float64), flags([rule.divided_by_ready for rule in rules]),
-        np.full(n, NEVER_COUNTED), np.zeros(n, np.int64), np.zeros(n, np.int64), flags(), flags(), flags(), flags(), flags(),
-        np.zeros(n, np.int64), flags(),
-    )  # fmt: skip
-
-
+        flags([t.ignore_null for t in triggers]),
+        np.array([t.activation_value for t in triggers], np.float64),
+        flags([t.use_cached_metrics for t in triggers]),
+        flags([rule.usable for rule in rules]),
+        np.array([rule.target for rule in rules], np.float64),
+        flags([rule.divided_by_ready for rule in rules]),
+        np.full(n, NEVER_COUNTED),
+        np.zeros(n, np.int64),
+        np.zeros(n, np.int64),
+        flags(),
+        flags(),
+        flags(),
+        flags(),
+        flags(),
+        np.full(n, NOT_POLLED),
+        flags(),
+    )

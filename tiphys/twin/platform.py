@@ -16,6 +16,7 @@ from tiphys.domain.scenario import Scenario
 from tiphys.domain.service import Pool, Router
 from tiphys.domain.trace import Trace
 from tiphys.errors import InputError, unknown_name
+from tiphys.policies.fixed import FixedPolicy
 from tiphys.twin.control import OK, OUT_OF_PODS
 from tiphys.twin.decisions import table
 from tiphys.twin.fleet import CONNECTION_RANDOM, LEAST_OUTSTANDING, RANDOM, ROUND_ROBIN, PodRules
@@ -23,12 +24,23 @@ from tiphys.twin.governing import Government, government
 from tiphys.twin.loop import Window, play
 from tiphys.twin.randomness import cold_starts_s, routing_seed, scrape_phases_s
 from tiphys.twin.state import (
-    NONE, PODS_CREATED, PREEMPTIONS, EngineLimits, Fleet, Floats, Requests, Samples, new_fleet,
-)  # fmt: skip
+    NONE,
+    PODS_CREATED,
+    PREEMPTIONS,
+    EngineLimits,
+    Fleet,
+    Floats,
+    Requests,
+    Samples,
+    new_fleet,
+)
 
 _ROUTERS = {
-    "least_outstanding": LEAST_OUTSTANDING, "round_robin": ROUND_ROBIN, "random": RANDOM, "connection_random": CONNECTION_RANDOM
-}  # fmt: skip
+    "least_outstanding": LEAST_OUTSTANDING,
+    "round_robin": ROUND_ROBIN,
+    "random": RANDOM,
+    "connection_random": CONNECTION_RANDOM,
+}
 _SPARE_PODS = 16
 
 
@@ -56,10 +68,18 @@ class TwinPool:
         step, scale = self.profile.step, step_time_factor / 1000.0
         most = max(self.max_batched_tokens, self.pool.max_num_seqs) + self.pool.max_num_seqs
         return EngineLimits(
-            step.gemm_table_ms(most) * scale, step.decode_ms * scale, step.kv_token_ms * scale, step.prefill_token_ms * scale,
-            step.prefill_pair_ms * scale, step.fixed_ms * scale, self.max_batched_tokens, self.pool.max_num_seqs,
-            self.kv_capacity_tokens, self.admission == "trtllm_no_evict", jump,
-        )  # fmt: skip
+            step.gemm_table_ms(most) * scale,
+            step.decode_ms * scale,
+            step.kv_token_ms * scale,
+            step.prefill_token_ms * scale,
+            step.prefill_pair_ms * scale,
+            step.fixed_ms * scale,
+            self.max_batched_tokens,
+            self.pool.max_num_seqs,
+            self.kv_capacity_tokens,
+            self.admission == "trtllm_no_evict",
+            jump,
+        )
 
 
 @dataclass(frozen=True)
@@ -67,7 +87,7 @@ class TwinService:
     """What the twin serves: one pool behind a router."""
 
     pools: Mapping[str, TwinPool]
-    router: Router = Router()
+    router: Router = field(default_factory=Router)
 
     def __post_init__(self) -> None:
         if len(self.pools) != 1:
@@ -78,8 +98,8 @@ class TwinService:
 class Twin:
     """A platform made of arithmetic (see `tiphys.domain.platform.Platform`).
 
-    `jump=False` takes every engine step by itself: the slow oracle of the fast path. The same inputs give the same recording, bit for
-    bit, in any process.
+    `jump=False` takes every engine step by itself: the slow oracle of the fast path. The same inputs give the same
+    recording, bit for bit, in any process.
     """
 
     service: TwinService
@@ -92,7 +112,9 @@ class Twin:
         return self.in_force
 
     def apply(self, policy: Policy) -> Transition:
-        """Put a policy in force, at no cost. Raises InputError for a pool that does not exist or is left without a policy."""
+        """Put a policy in force, at no cost. Raises InputError for a pool that does not exist or is left without a
+        policy.
+        """
         for name in policy:
             if name not in self.service.pools:
                 raise unknown_name("pool", name, self.service.pools, key="policy")
@@ -115,7 +137,7 @@ class Twin:
         pods = max(self._pods, start + _SPARE_PODS)
         while True:
             stage = set_stage(pool, policy, self.service.router, scenario, pods, self.jump)
-            outcome, end_s = stage.play(start)
+            outcome, end_s = stage.play(start, policy.replicas if isinstance(policy, FixedPolicy) else start)
             if outcome == OK:
                 break
             if outcome != OUT_OF_PODS:
@@ -131,9 +153,12 @@ def check_prompts(trace: Trace, pool: TwinPool) -> None:
     if len(too_long):
         request = int(too_long[0])
         raise InputError(
-            f"request {request} has a prompt longer than the KV cache of profile {pool.profile.name}", where=trace.name,
-            key="input_tokens", found=int(trace.input_tokens[request]), allowed=f"below {pool.kv_capacity_tokens} tokens",
-        )  # fmt: skip
+            f"request {request} has a prompt longer than the KV cache of profile {pool.profile.name}",
+            where=trace.name,
+            key="input_tokens",
+            found=int(trace.input_tokens[request]),
+            allowed=f"below {pool.kv_capacity_tokens} tokens",
+        )
 
 
 @dataclass(frozen=True)
@@ -149,12 +174,20 @@ class Stage:
     bounds_s: Floats
     window: Window
 
-    def play(self, start_replicas: int) -> tuple[int, float]:
+    def play(self, start_replicas: int, wanted_replicas: int) -> tuple[int, float]:
         """Run the event loop over this memory."""
         outcome, end_s = play(
-            self.fleet, self.requests, self.samples, self.limits, self.rules, self.government.control, self.bounds_s,
-            self.window, start_replicas,
-        )  # fmt: skip
+            self.fleet,
+            self.requests,
+            self.samples,
+            self.limits,
+            self.rules,
+            self.government.control,
+            self.bounds_s,
+            self.window,
+            start_replicas,
+            wanted_replicas,
+        )
         return int(outcome), float(end_s)
 
     def recording(self, name: str, pool: TwinPool, scenario: Scenario, end_s: float, wall_s: float) -> Recording:
@@ -164,17 +197,26 @@ class Stage:
         times = (np.array(pods[column]) for column in ("created_s", "ready_s", "removed_s", "gone_s"))
         unfinished = ~np.isfinite(self.requests.finish_s)
         return Recording(
-            trace=scenario.trace, first_token_s=self.requests.first_token_s, finish_s=self.requests.finish_s,
+            trace=scenario.trace,
+            first_token_s=self.requests.first_token_s,
+            finish_s=self.requests.finish_s,
             failed=self.requests.failed.astype(np.bool_) & unfinished,
             pools={
                 name: PoolRecording(
-                    pool.pool.gpus_per_replica, ReplicaLife(*times), table(self.government.control.log, self.government.queries),
+                    pool.pool.gpus_per_replica,
+                    ReplicaLife(*times),
+                    table(self.government.control.log, self.government.queries),
                     self.fleet.itl_counts,
                 )
             },
-            warmup_s=scenario.warmup_s, horizon_s=scenario.horizon_s, end_s=end_s, seed=scenario.seed, wall_s=wall_s,
-            preemptions=int(self.fleet.counters[PREEMPTIONS]), replica_of_request=self.requests.pod,
-        )  # fmt: skip
+            warmup_s=scenario.warmup_s,
+            horizon_s=scenario.horizon_s,
+            end_s=end_s,
+            seed=scenario.seed,
+            wall_s=wall_s,
+            preemptions=int(self.fleet.counters[PREEMPTIONS]),
+            replica_of_request=self.requests.pod,
+        )
 
 
 def set_stage(
@@ -191,16 +233,27 @@ def set_stage(
     ring = int(governed.longest_window_s / interval_s) + 3
     rules = PodRules(
         cold_starts_s(pool.pool.cold_start, scenario.perturbation.cold_start, seed, places),
-        scrape_phases_s(interval_s, settings.scrape.phase_s, seed, places), interval_s, pool.pool.cold_start.pending_s,
-        pool.pool.termination_grace_s, max(governed.longest_window_s, settings.scrape.lookback_s) + 2 * interval_s,
-        _ROUTERS[router.kind], np.full(router.connections, NONE, np.int64), routing_seed(seed),
-    )  # fmt: skip
+        scrape_phases_s(interval_s, settings.scrape.phase_s, seed, places),
+        interval_s,
+        pool.pool.cold_start.pending_s,
+        pool.pool.termination_grace_s,
+        max(governed.longest_window_s, settings.scrape.lookback_s) + 2 * interval_s,
+        _ROUTERS[router.kind],
+        np.full(router.connections, NONE, np.int64),
+        routing_seed(seed),
+    )
     return Stage(
-        fleet, new_requests(scenario.trace),
-        Samples(np.zeros((places, ring)), np.zeros((places, ring, 3)), np.zeros((places, ring, len(bounds_s) + 1), np.int64)),
-        pool.limits(scenario.perturbation.step_time, jump), rules, governed, bounds_s,
+        fleet,
+        new_requests(scenario.trace),
+        Samples(
+            np.zeros((places, ring)), np.zeros((places, ring, 3)), np.zeros((places, ring, len(bounds_s) + 1), np.int64)
+        ),
+        pool.limits(scenario.perturbation.step_time, jump),
+        rules,
+        governed,
+        bounds_s,
         Window(scenario.warmup_s, scenario.horizon_s, latest_s),
-    )  # fmt: skip
+    )
 
 
 def new_requests(trace: Trace) -> Requests:
@@ -211,8 +264,15 @@ def new_requests(trace: Trace) -> Requests:
         return np.zeros(n, np.int32)
 
     return Requests(
-        trace.arrival_s, trace.input_tokens, trace.output_tokens, np.full(n, np.inf), np.full(n, np.inf),
-        np.zeros(n, np.int8), ints(), ints(), ints(), np.zeros(n, np.int64), np.full(n, NONE, np.int32),
-    )  # fmt: skip
-
-
+        trace.arrival_s,
+        trace.input_tokens,
+        trace.output_tokens,
+        np.full(n, np.inf),
+        np.full(n, np.inf),
+        np.zeros(n, np.int8),
+        ints(),
+        ints(),
+        ints(),
+        np.zeros(n, np.int64),
+        np.full(n, NONE, np.int32),
+    )

@@ -1,4 +1,6 @@
-"""Everything random in a play, from its seed: streams that do not depend on the policy, so that policies meet the same luck."""
+"""Everything random in a play, from its seed: streams that do not depend on the policy, so that policies meet the
+same luck.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,7 @@ def _generator(seed: int, stream: Stream) -> np.random.Generator:
 
 
 def cold_starts_s(cold_start: ColdStart, factor: float, seed: int, pods: int) -> Floats:
-    """Seconds of cold start by creation number: log-normal draws, the first ones the same however many are asked for."""
+    """Seconds of cold start by creation number: log-normal, the first ones the same however many are asked for."""
     normal = _generator(seed, Stream.COLD_STARTS).standard_normal(pods)
     return np.asarray(cold_start.median_s * np.exp(cold_start.log_sigma * normal) * factor)
 

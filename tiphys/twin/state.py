@@ -1,7 +1,7 @@
 """The twin's memory: one record a pod, and flat arrays beside it.
 
-Pods are numbered in order of creation and their places are never used twice, so a pod's number is its identity in every array. The play is begun
-again with more places when they run out (`OUT_OF_PODS`).
+Pods are numbered in order of creation and their places are never used twice, so a pod's number is its identity in
+every array. The play is begun again with more places when they run out (`OUT_OF_PODS`).
 """
 
 from __future__ import annotations

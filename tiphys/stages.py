@@ -1,0 +1,435 @@
+"""The stages of one run, called by the pipelines' steps: a run in, a small value out, files in its folder.
+
+What a stage hands to the next one is the value it returns, as text of some kilobytes: in a cluster each stage has a
+machine of its own and sees nobody's files. On one machine the files stay together in the run folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform as python_platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from tiphys.compiled import is_cached
+from tiphys.documents import parse_yaml, read_text, to_json, to_yaml, write_atomically, write_yaml
+from tiphys.domain.platform import Policy, ScalingPolicy, governed_by
+from tiphys.domain.scenario import Scenario
+from tiphys.domain.scorecard import score
+from tiphys.domain.signals import Signal
+from tiphys.domain.values import Frozen, parse
+from tiphys.domain.verdict import JudgeRules, Verdict
+from tiphys.errors import InputError, PlatformError, unknown_name
+from tiphys.experiment import Experiment, Plan
+from tiphys.policies import HpaPolicy, KedaPolicy, PolicySpace, PrometheusTrigger, parse_policy, render
+from tiphys.profiles import load_profile, profile_text
+from tiphys.profiles.capacity import capacity, signal_targets
+from tiphys.progress import report
+from tiphys.promotion import LedgerEntry
+from tiphys.promotion import promote as promote_run
+from tiphys.recordings import write_recording
+from tiphys.search import EvaluationPlan, Exam, judge_on, search, write_shortlist, write_trials
+from tiphys.search import Progress as SearchProgress
+
+PlatformName = Literal["twin", "cluster"]
+Decision = Literal["promote", "keep", "infeasible", "too_short"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of an experiment: where it is played, and where its files go."""
+
+    plan: Plan
+    folder: Path
+    platform: PlatformName = "twin"
+
+    @property
+    def experiment(self) -> Experiment:
+        """What is run, with the changes of this run."""
+        return self.plan.experiment
+
+    @property
+    def recordings(self) -> Path:
+        """Where recordings go."""
+        return self.folder / "recordings"
+
+
+class Engine(Frozen):
+    """The prepared serving artefact of a pool, named by the digest of all that makes it."""
+
+    name: str
+    digest: str
+
+
+class Endpoint(Frozen):
+    """Where the service is played, with the most replicas of each pool."""
+
+    platform: PlatformName
+    service: str
+    pools: dict[str, int]
+
+
+class InForce(Frozen):
+    """The policy in force, by pool, as it would stand in a file."""
+
+    policy: dict[str, dict[str, Any]]
+
+
+class Load(Frozen):
+    """What the calibration load showed, and where its recording lies in the run folder."""
+
+    requests: int
+    feasible: bool
+    gpu_seconds: float
+    recording: str
+
+
+class Calibration(Frozen):
+    """The profile that the twin plays with, and what is known of its error (a share of the step time)."""
+
+    profile: str
+    digest: str
+    refitted: bool
+    fit_error: dict[str, Any]
+
+
+class Shortlist(Frozen):
+    """The policies worth judging, best first, for one pool. Where none is feasible, the one that misses least."""
+
+    pool: str
+    feasible: bool
+    policies: tuple[dict[str, Any], ...]
+
+
+class Restored(Frozen):
+    """Whether an incumbent had to be put back, and why not."""
+
+    restored: bool
+    message: str
+
+
+@lru_cache(maxsize=4)
+def _plan(text: str, where: Path) -> Plan:
+    documents = parse_yaml(text, str(where))
+    if len(documents) != 1:
+        raise InputError("expected one experiment", where=str(where), found=len(documents))
+    return Plan(parse(Experiment, documents[0], str(where)), where)
+
+
+def open_run(
+    experiment: str, folder: Path | str, *, where: Path | str = "experiment.yaml", platform: str = "twin",
+    changes: Mapping[str, str] | None = None,
+) -> Run:  # fmt: skip
+    """The run that a step's parameters speak of: an experiment as YAML text, and changes of its `search`.
+
+    `where` is the file that relative paths of the experiment start from. An empty change is none. The same text gives
+    the same plan within a process, so that traffic is read once. Raises InputError.
+    """
+    if platform not in get_args(PlatformName):
+        raise unknown_name("platform", platform, get_args(PlatformName), key="platform")
+    documents = parse_yaml(experiment, str(where))
+    wanted = {key: _number(key, value) for key, value in (changes or {}).items() if value.strip()}
+    if wanted and len(documents) == 1 and isinstance(documents[0], dict):
+        document = documents[0] | {"search": {**(documents[0].get("search") or {}), **wanted}}
+        experiment = to_yaml(document)
+    return Run(_plan(experiment, Path(where)), Path(folder), platform)  # type: ignore[arg-type]
+
+
+def _number(key: str, value: str) -> int:
+    try:
+        return int(value)
+    except ValueError:
+        raise InputError("is not a whole number", key=key, found=value) from None
+
+
+def require_supported(platform: str) -> None:
+    """Raises PlatformError for a platform that this version does not drive."""
+    if platform == "cluster":
+        raise _not_driven()
+
+
+def _not_driven() -> PlatformError:
+    return PlatformError(
+        "this version does not drive a cluster yet. It can run the whole experiment on the twin (--platform twin), "
+        "write every manifest (`tiphys render`, `tiphys render-pipelines`) and promote the winner to a directory "
+        "(`tiphys promote`)"
+    )
+
+
+def begin(run: Run) -> None:
+    """The run folder with `experiment.yaml` as resolved and `environment.json`.
+
+    Everything that the run will read is read first, so that wrong input leaves nothing behind. Raises InputError for
+    that, and when the folder holds a run of another experiment or cannot be written.
+    """
+    _read_everything(run.plan)
+    stated, surroundings = to_yaml(run.experiment.document()), to_json(environment(run))
+    path = run.folder / "experiment.yaml"
+    if path.exists() and _differs(read_text(path), stated):
+        raise InputError("is the run folder of another experiment, or of another version of it", where=str(run.folder))
+    if not path.exists():
+        write_atomically(path, stated)
+    write_atomically(run.folder / "environment.json", surroundings)
+
+
+def _read_everything(plan: Plan) -> None:
+    plan.twin()
+    _ = (plan.spaces, plan.split_s, plan.context())
+
+
+def _differs(text: str, stated: str) -> bool:
+    found = parse_yaml(text)
+    return len(found) != 1 or _without_workers(found[0]) != _without_workers(parse_yaml(stated)[0])
+
+
+def _without_workers(document: Any) -> Any:
+    """Workers change nothing but the time, so that a run may go on with other ones."""
+    if not isinstance(document, dict):
+        return document
+    search_of = {key: value for key, value in (document.get("search") or {}).items() if key != "workers"}
+    return {**document, "search": search_of}
+
+
+def environment(run: Run) -> dict[str, Any]:
+    """What the run's numbers depend on besides the experiment."""
+    packages = ("tiphys", "numpy", "numba", "optuna", "pydantic", "pandas")
+    return {
+        "python": python_platform.python_version(),
+        "machine": python_platform.machine(),
+        "packages": {name: version(name) for name in packages},
+        "profiles": {name: _digest(profile_text(pool.profile)) for name, pool in run.plan.service.pools.items()},
+        "traffic": run.plan.trace.digest(),
+        "seed": run.plan.seed,
+        "platform": run.platform,
+    }
+
+
+def build_engine(run: Run) -> Engine:
+    """The engine by name. On the twin it is its step-time profile and limits; nothing is built."""
+    require_supported(run.platform)
+    begin(run)
+    service, pool = run.experiment.service, run.plan.pool
+    made_of = {"model": service.model, "backend": service.backend.document(), "pool": pool.document()}
+    profile = load_profile(pool.profile, str(run.plan.where), f"service.pools.{run.plan.pool_name}.profile")
+    digest = _digest(json.dumps(made_of, sort_keys=True) + profile_text(profile))
+    report("build_engine", message=f"engine {profile.name}-{digest}")
+    return Engine(name=f"{profile.name}-{digest}", digest=digest)
+
+
+def deploy(run: Run) -> Endpoint:
+    """The service, ready to be played. On the twin: all that it needs is read and checked now, not after an hour."""
+    require_supported(run.platform)
+    plan = run.plan
+    begin(run)
+    report("deploy", message=f"{len(plan.spaces)} spaces; {len(plan.trace)} requests, split at {plan.split_s:g} s")
+    pools = {name: pool.replicas.max for name, pool in run.experiment.service.pools.items()}
+    return Endpoint(platform=run.platform, service=run.experiment.service.name, pools=pools)
+
+
+def install_observability(run: Run) -> tuple[str, ...]:
+    """The signals that scalers may see, checked. Only a cluster has any to install."""
+    require_supported(run.platform)
+    return tuple(Signal)
+
+
+def apply_scaling(run: Run) -> InForce:
+    """The incumbent in force, and its manifests in the run folder."""
+    require_supported(run.platform)
+    incumbent = run.plan.incumbent
+    write_yaml(run.folder / "manifests-incumbent" / "scaling.yaml", _objects(run, incumbent))
+    return InForce(policy={name: policy.document() for name, policy in incumbent.items()})
+
+
+def load_test(run: Run) -> Load:
+    """The whole traffic played under the incumbent: its recording and scorecard."""
+    require_supported(run.platform)
+    plan = run.plan
+    if not is_cached():
+        report("load_test", message="compiling the twin: half a minute or more, once for this version on this machine")
+    recording = plan.twin().play(plan.whole())
+    card = score(recording, run.experiment.slo, run.experiment.objective)
+    name = "recordings/load-test.parquet"
+    write_recording(run.folder / name, recording, plan.incumbent, run.experiment.cluster.settings)
+    write_atomically(run.folder / "load-test.json", to_json(card.model_dump(mode="json")))
+    report("load_test", message=f"{card.requests} requests under the incumbent: {card.gpu_seconds:.0f} GPU-seconds")
+    return Load(requests=card.requests, feasible=card.feasible, gpu_seconds=card.gpu_seconds, recording=name)
+
+
+def calibrate(run: Run) -> Calibration:
+    """The profile to play with. On the twin it is the one given, with its stated fit error: nothing to refit it to."""
+    require_supported(run.platform)
+    ((_, pool),) = run.plan.service.pools.items()
+    return Calibration(
+        profile=pool.profile.name, digest=_digest(profile_text(pool.profile)), refitted=False,
+        fit_error=pool.profile.fit_error.model_dump(mode="json"),
+    )  # fmt: skip
+
+
+def search_twin(run: Run) -> Shortlist:
+    """The policies worth judging, found on the twin; `study.journal`, `trials.csv` and `shortlist.json`.
+
+    Called again in the same run folder, it goes on where it was ended.
+    """
+    plan, budget = run.plan, run.experiment.search
+    begin(run)
+    result = search(
+        plan.twin(), plan.pool_name, plan.spaces, evaluation_plan(plan), run.experiment.slo, run.experiment.objective,
+        trials=budget.trials, seed=budget.seed, workers=budget.workers, folder=run.folder, seeds=capacity_seeds(plan),
+        on_progress=_tell_search,
+    )  # fmt: skip
+    write_trials(run.folder / "trials.csv", result)
+    write_shortlist(run.folder / "shortlist.json", result)
+    policies = tuple(candidate.policy.document() for candidate in result.shortlist)
+    return Shortlist(pool=plan.pool_name, feasible=result.feasible, policies=policies)
+
+
+def evaluation_plan(plan: Plan) -> EvaluationPlan:
+    """What every trial is played on: folds of the tuning part, and the part under each perturbation, severest first."""
+    perturbed = sorted(plan.perturbed(), key=lambda s: (-s.perturbation.step_time, -s.perturbation.cold_start))
+    return EvaluationPlan(plan.folds(), tuple(perturbed))
+
+
+def _tell_search(progress: SearchProgress) -> None:
+    best = ""
+    if progress.best is not None:
+        kept = "meets the SLO" if progress.best.feasible else f"misses by {-progress.best.margin * 100:.1f} points"
+        best = f"{progress.best.value:.0f} ({progress.best.space}, {kept})"
+    report("search_twin", progress.done, progress.trials, best)
+
+
+def capacity_seeds(plan: Plan) -> dict[str, tuple[ScalingPolicy, ...]]:
+    """For each space its published default at the level that `profile capacity` gives for its signal."""
+    ((_, pool),) = plan.service.pools.items()
+    trace = plan.trace.between(0.0, plan.split_s)
+    found = capacity(
+        pool.profile, int(np.median(trace.input_tokens)), int(np.median(trace.output_tokens)), plan.experiment.slo,
+        pool.pool.max_num_seqs, max_batched_tokens=pool.max_batched_tokens, kv_capacity_tokens=pool.kv_capacity_tokens,
+        admission=pool.admission,
+    )  # fmt: skip
+    targets = signal_targets(found)
+    return {name: seeds for name, space in plan.spaces.items() if (seeds := _seeded(space, targets))}
+
+
+def _seeded(space: PolicySpace, targets: Mapping[Signal, float]) -> tuple[ScalingPolicy, ...]:
+    default = space.default
+    if isinstance(default, HpaPolicy) and len(default.metrics) == 1 and default.metrics[0].signal in targets:
+        metric = default.metrics[0]
+        return (default.with_(metrics=(metric.with_(target=targets[metric.signal]),)),)
+    if isinstance(default, KedaPolicy) and len(default.triggers) == 1:
+        trigger = default.triggers[0]
+        if isinstance(trigger, PrometheusTrigger) and trigger.signal in targets:
+            return (default.with_(triggers=(trigger.with_(threshold=targets[trigger.signal]),)),)
+    return ()
+
+
+def search_live(run: Run, shortlist: Shortlist) -> Shortlist:
+    """The shortlist as a staging copy on a cluster ranks it; never called on the twin, which has ranked it already.
+
+    Raises PlatformError: this version does not drive a cluster.
+    """
+    raise _not_driven()
+
+
+def judge(run: Run, shortlist: Shortlist) -> Verdict:
+    """The verdict on traffic that nobody tuned on; `verdict.json`, both contestants, the winner with its manifests."""
+    plan = run.plan
+    begin(run)
+    challengers = [parse_policy(document) for document in shortlist.policies]
+    rules = JudgeRules(min_gain=run.experiment.promotion.min_gain, confidence=run.experiment.promotion.confidence)
+    scenarios = exam(plan)
+    verdict = judge_on(
+        plan.twin(), shortlist.pool, challengers, scenarios, run.experiment.slo, minimised=run.experiment.objective,
+        rules=rules, workers=run.experiment.search.workers, on_progress=lambda done, of: report("judge", done, of),
+    )  # fmt: skip
+    _write_verdict(run, verdict, scenarios.real[0])
+    report("judge", message=f"{verdict.decision}: {verdict.reason}")
+    return verdict
+
+
+def exam(plan: Plan) -> Exam:
+    """The judged part under several seeds, and the traffic resampled from it."""
+    scenarios = plan.judged()
+    itself = scenarios[0].trace.digest()
+    real = [scenario for scenario in scenarios if scenario.trace.digest() == itself]
+    return Exam.of(real, [scenario for scenario in scenarios if scenario.trace.digest() != itself])
+
+
+def _write_verdict(run: Run, verdict: Verdict, scenario: Scenario) -> None:
+    write_atomically(run.folder / "verdict.json", to_json(verdict.document()))
+    for name, contestant in (("incumbent", verdict.incumbent), ("challenger", verdict.challenger)):
+        write_atomically(run.folder / f"{name}.json", to_json(contestant.model_dump(mode="json")))
+        policy = {pool: parse_policy(document) for pool, document in contestant.policy.items()}
+        twin = run.plan.twin()
+        with governed_by(twin, policy):
+            played = twin.play(scenario)
+        write_recording(run.recordings / f"{name}.parquet", played, policy, run.experiment.cluster.settings)
+    winner = verdict.challenger if verdict.decision == "promote" else verdict.incumbent
+    write_yaml(run.folder / "policy.yaml", winner.policy.values() if len(winner.policy) == 1 else [winner.policy])
+    policy = {pool: parse_policy(document) for pool, document in winner.policy.items()}
+    write_yaml(run.folder / "manifests" / "scaling.yaml", _objects(run, policy))
+
+
+def _objects(run: Run, policy: Policy) -> list[dict[str, Any]]:
+    return [each for scaling in policy.values() for each in render(scaling, run.plan.context())]
+
+
+def promote(run: Run, verdict: Verdict, now: datetime | None = None) -> LedgerEntry:
+    """The winner put where the experiment says, and the ledger's entry of it.
+
+    Raises PromotionRefused when the verdict is not to promote.
+    """
+    path = run.folder / "verdict.json"
+    if not path.exists():
+        write_atomically(path, to_json(verdict.document()))
+
+    def manifests(policy: Mapping[str, dict[str, Any]]) -> Mapping[str, list[dict[str, Any]]]:
+        return {"scaling.yaml": _objects(run, {pool: parse_policy(each) for pool, each in policy.items()})}
+
+    target = Path(run.experiment.promotion.target.path)
+    entry = promote_run(run.folder, target, render=manifests, now=now or datetime.now(UTC))
+    report("promote", message=f"entry {entry.entry} in {target}")
+    return entry
+
+
+def restore_incumbent(platform: str) -> Restored:
+    """The incumbent back in force, whatever happened. A twin ends with its play; this version changes nothing else."""
+    return Restored(restored=False, message=f"nothing was changed outside of the run folder ({platform})")
+
+
+def notify(folder: Path | str, status: str, failures: str) -> tuple[str, ...]:
+    """How the workflow ended, as a line in the run folder's `log.jsonl` and in the log; the failures' messages.
+
+    `failures` is Argo's `{{workflow.failures}}`: JSON within JSON.
+    """
+    failed = [each for each in _failures(failures) if each.get("message")]
+    messages = tuple(f"{each.get('displayName')}: {each['message']}" for each in failed)
+    time = datetime.now(UTC).isoformat(timespec="seconds")
+    line = {"time": time, "event": "finished", "status": status, "failures": messages}
+    if Path(folder).is_dir():  # wrong input leaves no folder behind
+        with (Path(folder) / "log.jsonl").open("a", encoding="utf-8") as log:
+            log.write(json.dumps(line) + "\n")
+    report("notify", message="; ".join((status, *messages)))
+    return messages
+
+
+def _failures(text: str) -> list[dict[str, Any]]:
+    value: Any = text
+    for _ in range(2):
+        if isinstance(value, str):
+            try:
+                value = json.loads(value)
+            except json.JSONDecodeError:
+                return [{"displayName": "workflow", "message": text}]
+    return value if isinstance(value, list) else []
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
