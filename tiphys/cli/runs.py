@@ -97,6 +97,7 @@ def search(
 
     with show.quiet_stdout():
         started = _begin(planned(experiment, changes, trace, seed, workers, trials), "twin", out, resume)
+        show.announce_compilation()
         with _going_on(started.folder), displayed():
             shortlist = stages.search_twin(started)
     found = _read_json(started.folder / "shortlist.json")
@@ -141,6 +142,7 @@ def judge(
         policies = [plan.closed_policy(each, plan.pool_name, "--challenger") for each in challenger]
         started = _begin(plan, "twin", out, None)
         documents = tuple(policy.document() for policy in policies)
+        show.announce_compilation()
         with displayed():
             verdict = stages.judge(started, stages.Shortlist(pool=plan.pool_name, feasible=True, policies=documents))
             _write_report(started.folder)
@@ -184,7 +186,6 @@ def _begin(plan: Plan, platform: str, out: Path | None, resume: str | None) -> R
     for notice in checked.loaded.notices:
         show.say(f"note: {notice}")
     stages.begin(started)
-    show.announce_compilation()
     show.say(f"run folder: {folder}")
     return started
 

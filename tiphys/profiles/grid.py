@@ -46,8 +46,8 @@ def fitted_shapes(max_tokens: int, kv_capacity_tokens: int) -> list[Shape]:
 def held_out_shapes(max_tokens: int, kv_capacity_tokens: int) -> list[Shape]:
     """Steps between the grid's points, within the token budget.
 
-    In equal parts: decodes only, whole prompts only, whole prompts beside decodes, a chunk beside decodes. Each once, and
-    none that the fit sees.
+    In equal parts: decodes only, whole prompts only, whole prompts beside decodes, a chunk beside decodes. Each once,
+    and none that the fit sees.
     """
     fitted = set(fitted_shapes(max_tokens, kv_capacity_tokens))
     shapes = dict.fromkeys(_scattered(index, max_tokens) for index in range(_HELD_OUT))

@@ -104,7 +104,7 @@ def _forest(evidence: Evidence) -> str:
 
 
 def _margins(evidence: Evidence) -> str:
-    note = "The worst of the promises, as judged and where the truth differs from what was assumed."
+    note = "Each promise as judged, and the worst of them where the truth differs from what was assumed."
     return _section("How the SLO is kept", note, plots.margins(evidence.verdict))
 
 
@@ -194,7 +194,7 @@ def _manifests(evidence: Evidence) -> str:
     shown = "".join(_folded(name, text, opened) for name, text in evidence.manifests.items())
     if not shown:
         return ""
-    return _section("To apply", f"The winner ({_winner(evidence)}) as Kubernetes has it; nothing was applied.", shown)
+    return _section("To apply", f"{_winner(evidence)} as Kubernetes has it. {_promoted(evidence)}", shown)
 
 
 def _folded(title: str, text: str, opened: str = "") -> str:
@@ -202,7 +202,14 @@ def _folded(title: str, text: str, opened: str = "") -> str:
 
 
 def _winner(evidence: Evidence) -> str:
-    return "the challenger" if evidence.verdict.decision == "promote" else "the incumbent stays"
+    return "The challenger" if evidence.verdict.decision == "promote" else "The incumbent, which stays,"
+
+
+def _promoted(evidence: Evidence) -> str:
+    done = evidence.verdict.promoted_to
+    if done is None:
+        return "Nothing was put in force by this run."
+    return f"In force as entry {escape(str(done.get('entry')))} of <code>{escape(str(done.get('path')))}</code>."
 
 
 def _environment(evidence: Evidence) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
@@ -24,6 +25,8 @@ COLOURS = {"incumbent": "#8292a2", "challenger": "#0b7285"}
 GOOD, BAD = "#2b8a3e", "#c92a2a"
 _SPACES = ("#0b7285", "#e8590c", "#5f3dc4", "#2b8a3e", "#c2255c", "#1864ab", "#e67700", "#495057")
 _BINS = 120
+_LABELS = {"gpu_seconds": "GPU-seconds"}
+_METADATA = re.compile(r"<metadata>.*?</metadata>", re.DOTALL)
 _STYLE: Any = {
     "font.family": "sans-serif",
     "font.size": 9.5,
@@ -58,7 +61,7 @@ def _svg(figure: Figure) -> str:
     text = io.StringIO()
     figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     svg = text.getvalue()
-    svg = svg[svg.index("<svg") :]
+    svg = _METADATA.sub("", svg[svg.index("<svg") :])
     head, rest = svg.split(">", 1)
     attributes = [part for part in head.split() if not part.startswith(("width=", "height="))]
     return f"{' '.join(attributes)} role='img'>{rest}"
@@ -78,6 +81,7 @@ def judged_traffic(evidence: Evidence) -> str:
             _draw_contestant(replicas, ttft, evidence.recordings[name], edges, name)
         _finish_replicas(replicas, minutes)
         _finish_ttft(ttft, evidence)
+        figure.legend(*replicas.get_legend_handles_labels(), loc="outside upper right", ncols=2)
         return _svg(figure)
 
 
@@ -86,7 +90,9 @@ def _draw_contestant(replicas: Axes, ttft: Axes, recording: Recording, edges: Fl
     for pool in recording.pools.values():
         wanted, ready = (_steps(log, begin_s, edges[-1]) for log in (pool.life.wanted_log(), pool.life.ready_log()))
         replicas.step(wanted[0], wanted[1], where="post", color=COLOURS[name], alpha=0.35, linewidth=1.2, linestyle=":")
-        replicas.step(ready[0], ready[1], where="post", color=COLOURS[name], label=f"{name} (dotted: asked for)")
+        replicas.step(
+            ready[0], ready[1], where="post", color=COLOURS[name], label=f"{name} (dotted: replicas asked for)"
+        )
     minutes = (edges[:-1] + edges[1:]) / 2 / 60 - begin_s / 60
     ttft.plot(minutes, _ttft_p90_s(recording, edges), color=COLOURS[name], label=name)
 
@@ -116,7 +122,6 @@ def _finish_replicas(axes: Axes, minutes: Floats) -> None:
     axes.set_ylabel("ready replicas")
     axes.set_ylim(bottom=0)
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.legend(loc="lower right", ncols=2)
     axes.set_xlim(0, float(minutes[-1]))
 
 
@@ -175,10 +180,12 @@ def _kind(policy: Any) -> str:
 
 
 def margins(verdict: Verdict) -> str:
-    """The smallest margin over the promises, as judged and under each perturbation."""
-    rows = [("as judged", *_as_judged(verdict))]
-    rows += [(each.perturbation, each.incumbent_margin, each.challenger_margin) for each in verdict.robustness]
-    with _drawn(5.2, 0.9 + 0.42 * len(rows)) as figure:
+    """The margin of each promise as judged, and the smallest of them under each perturbation."""
+    rows = [(each.promise, _least(each.incumbent), _least(each.challenger)) for each in verdict.slo]
+    rows += [
+        (f"{each.perturbation}: worst", each.incumbent_margin, each.challenger_margin) for each in verdict.robustness
+    ]
+    with _drawn(5.2, 0.9 + 0.36 * len(rows)) as figure:
         axes = figure.subplots()
         for place, (_, theirs, ours) in enumerate(rows):
             axes.plot((100 * theirs, 100 * ours), (-place, -place), color=GRID, linewidth=3, zorder=1)
@@ -190,18 +197,15 @@ def margins(verdict: Verdict) -> str:
         axes.axvline(0, color=BAD, linewidth=1)
         axes.set_xlim(min(low, -1), max(high, 1))
         axes.set_yticks([-place for place in range(len(rows))], [name for name, *_ in rows])
-        axes.set_ylim(-len(rows) + 0.5, 0.9)
+        axes.set_ylim(-len(rows) + 0.4, 0.6)
         axes.grid(visible=False, axis="y")
-        axes.set_xlabel("worst margin to the SLO, points (below 0: missed)")
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.16), ncols=2)
+        axes.set_xlabel("margin to the promise, points (below 0: missed)")
+        figure.legend(loc="outside upper center", ncols=2)
         return _svg(figure)
 
 
-def _as_judged(verdict: Verdict) -> tuple[float, float]:
-    def least(kept: Kept) -> float:
-        return min(margin for margin in (kept.margin_judged_part, kept.margin_resampled) if margin is not None)
-
-    return min(least(each.incumbent) for each in verdict.slo), min(least(each.challenger) for each in verdict.slo)
+def _least(kept: Kept) -> float:
+    return min(margin for margin in (kept.margin_judged_part, kept.margin_resampled) if margin is not None)
 
 
 def trials(found: Sequence[Trial], minimised: str) -> str:
@@ -216,13 +220,13 @@ def trials(found: Sequence[Trial], minimised: str) -> str:
             x = [trial.value for trial in of_space]
             y = [max(100 * trial.margin, low) for trial in of_space]
             colour = _SPACES[place % len(_SPACES)]
-            axes.scatter(x, y, s=16, color=colour, alpha=0.65, linewidth=0, label=f"{space} ({len(of_space)})")
+            axes.scatter(x, y, s=26, color=colour, alpha=0.7, linewidth=0, label=f"{space} ({len(of_space)})")
         _mark(axes, [t for t in found if t.shortlisted], low, "worth judging", marker="o", colour=INK)
         _mark(axes, [t for t in found if t.origin == "published default"], low, "published default", "s", FAINT)
         axes.axhspan(low * 1.04, 0, color=BAD, alpha=0.05, linewidth=0)
         axes.axhline(0, color=BAD, linewidth=1)
         axes.set_ylim(bottom=low * 1.04)
-        axes.set_xlabel(minimised.replace("_", "-") + ", mean over the folds")
+        axes.set_xlabel(f"{_LABELS.get(minimised, minimised)}, mean over the folds")
         axes.set_ylabel("worst margin to the SLO, points")
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
         return _svg(figure)
