@@ -690,7 +690,7 @@ def test_an_interrupt_runs_the_exit_handler_and_goes_on() -> None:
     data["spec"]["templates"].append(leaf("stop", "interrupted", outputs=()))
     with pytest.raises(KeyboardInterrupt):
         rehearse(data)
-    assert scripts.CALLS == ["Error"]
+    assert scripts.CALLS == ["Failed"]
 
 
 def test_a_task_may_have_an_exit_hook_that_changes_nothing_else() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from tests.oracle.play import Account
 from tests.oracle.scenes import random_scene
-from tiphys.domain.recording import Recording
+from tiphys.domain.recording import ITL_BINS, Recording, itl_upper_bounds_s
 from tiphys.twin.decisions import HPA_PASS, KEDA_POLL
 
 SCENES = 150
@@ -59,6 +59,16 @@ def assert_agreement(twin: Recording, oracle: Account) -> None:
     theirs = np.array([r.replica for r in oracle.requests])
     assert twin.replica_of_request[served].tolist() == theirs[served].tolist()
     assert twin.preemptions == oracle.preemptions
+
+
+@pytest.mark.parametrize("seed", range(SCENES, SCENES + 50))
+def test_the_second_implementation_sees_the_same_gaps_between_tokens(seed: int) -> None:
+    scene = random_scene(seed)
+    recording = scene.twin(jump=False)
+    scored = scene.oracle().gaps_s(recording.warmup_s, recording.horizon_s)
+    bounds = itl_upper_bounds_s()
+    theirs = np.bincount(np.searchsorted(bounds, np.clip(scored, 0, bounds[-1]), side="right"), minlength=ITL_BINS)
+    assert recording.pools["llm"].itl_counts.tolist() == theirs[:ITL_BINS].tolist()
 
 
 @pytest.mark.parametrize("seed", range(SCENES))

@@ -171,7 +171,9 @@ def begin(run: Run) -> None:
     that, and when the folder holds a run of another experiment or cannot be written.
     """
     _read_everything(run.plan)
-    stated, surroundings = to_yaml(run.experiment.document()), to_json(environment(run))
+    # with every default: kinds that have one must be told to be read again
+    stated = to_yaml(run.experiment.model_dump(mode="json", by_alias=True))
+    surroundings = to_json(environment(run))
     path = run.folder / "experiment.yaml"
     if path.exists() and _differs(read_text(path), stated):
         raise InputError("is the run folder of another experiment, or of another version of it", where=str(run.folder))

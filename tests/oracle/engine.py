@@ -26,6 +26,7 @@ class Request:
     prefilled: int = 0
     preemptions: int = 0
     first_token_s: float = INFINITY
+    last_token_s: float = INFINITY
     finish_s: float = INFINITY
     failed: bool = False
     replica: int = -1
@@ -86,6 +87,8 @@ class Engine:
     chunk: dict[int, int] = field(default_factory=dict)
     """Tokens that the step under way prefills, by request number."""
     preemptions: int = 0
+    gaps: list[tuple[float, float]] = field(default_factory=list)
+    """(start of the step that ended it, seconds) of each gap between two tokens of a request"""
 
     @property
     def decoding(self) -> list[Request]:
@@ -149,7 +152,7 @@ class Engine:
             return request.input_tokens + request.output_tokens
         return request.prompt
 
-    def end_step(self, now_s: float) -> list[Request]:
+    def end_step(self, now_s: float, began_s: float) -> list[Request]:
         """Hand out the step's tokens; the requests whose very first token this was."""
         emitting = self.decoding
         for request in self.prefilling:
@@ -162,6 +165,9 @@ class Engine:
             if request.generated == 1:
                 request.first_token_s = now_s
                 fresh.append(request)
+            else:
+                self.gaps.append((began_s, now_s - request.last_token_s))
+            request.last_token_s = now_s
             if request.generated == request.output_tokens:
                 request.finish_s = now_s
         self.admitted = [r for r in self.admitted if r.finish_s == INFINITY]

@@ -98,11 +98,11 @@ class Replica:
                 self.is_busy, self.has_work = False, self.clock.event()
                 yield self.has_work
                 self.is_busy = True
-            step_s = self.engine.begin_step()
-            yield self.clock.at(self.clock.now + step_s, STEP_END)
+            began_s = self.clock.now
+            yield self.clock.at(began_s + self.engine.begin_step(), STEP_END)
             if self.gone_s < INFINITY:
                 return
-            for request in self.engine.end_step(self.clock.now):
+            for request in self.engine.end_step(self.clock.now, began_s):
                 self.count_ttft(self.clock.now - request.arrival_s)
 
     def count_ttft(self, ttft_s: float) -> None:
@@ -328,6 +328,10 @@ class Account:
     @property
     def preemptions(self) -> int:
         return sum(r.preemptions for r in self.requests)
+
+    def gaps_s(self, start_s: float, stop_s: float) -> list[float]:
+        """Gaps between tokens that ended in steps begun inside a window."""
+        return [gap for r in self.replicas for began_s, gap in r.engine.gaps if start_s <= began_s <= stop_s]
 
     def wanted_log(self, until_s: float = INFINITY) -> list[tuple[float, int]]:
         """(time, replicas that exist and are not being removed), one entry a change."""

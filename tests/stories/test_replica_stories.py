@@ -49,16 +49,19 @@ def test_growth_with_an_empty_behavior_adds_four_or_doubles() -> None:
 
 
 def test_rate_policies_count_changes_of_both_directions() -> None:
-    # One pod a minute either way, no stabilization down; 10 run from 20 to 170 s: the wish is 4 (the maximum cuts 10).
+    # One pod a minute either way, no stabilization down; 10 run from 20 to 171 s: the wish is 4 (the maximum cuts 10).
     #   30   start 1, limit 2: 2.   45 to 75: start 2 - 1 = 1, limit 2.   90: the change is 60 s old: limit 3.
     #   150  limit 4.   165: still 10.
     #   180  running 0. start = 4 - 1 (increase at 150) = 3, limit 2: 2.
-    #   195  start = 2 - 1 (150) + 2 (180) = 3, limit 2: no change.   210: start = 2 + 2 = 4, limit 3, which is above: no.
+    #   195  start = 2 - 1 (150) + 2 (180) = 3, limit 2: no change.   210: start = 2 + 2 = 4, limit 3: no.
     #   240  the decrease is 60 s old: start 2, limit 1: 1.
     one_a_minute = [{"type": "Pods", "value": 1, "period_s": 60}]
     policy = hpa(
         per_replica("running", 1), 4,
-        behavior={"scale_up": {"policies": one_a_minute}, "scale_down": {"policies": one_a_minute, "stabilization_s": 0}},
+        behavior={
+            "scale_up": {"policies": one_a_minute},
+            "scale_down": {"policies": one_a_minute, "stabilization_s": 0},
+        },
     )  # fmt: skip
     story = scene(policy, [(20.0, 1, 150)] * 10, until_s=300)
     assert_story(story, [(0, 1), (30, 2), (90, 3), (150, 4), (180, 2), (240, 1)])

@@ -34,7 +34,7 @@ def test_a_step_costs_what_the_formula_says() -> None:
 
 
 def test_a_long_prompt_is_prefilled_in_chunks_and_a_decode_goes_on_beside_them() -> None:
-    # Budget 4 tokens; 100 ms a prefill token, nothing else. A prompt of 1 and 3 tokens out arrives at 0, one of 10 at 0.05.
+    # Budget 4 tokens; 100 ms a prefill token, nothing else. A prompt of 1 (3 tokens out) comes at 0, one of 10 at 0.05.
     #   0.0 to 0.1  prompt of the first; its first token at 0.1.
     #   0.1         B = 1 leaves 3: chunks 3, 3 while the first decodes (tokens at 0.4 and 0.7: finished),
     #   0.7         B = 0: chunk 4: 1.1: first token of the second, its only one.
@@ -47,7 +47,7 @@ def test_a_long_prompt_is_prefilled_in_chunks_and_a_decode_goes_on_beside_them()
 
 def test_vllm_preempts_the_request_admitted_last_and_prefills_it_anew() -> None:
     # KV of 10 tokens, steps of 1 s, two requests of 3 tokens in and 5 out, at 0 and 0.5.
-    #   0 to 1  prompt A.   1: A holds 4, B's prompt fits (7): 1 to 2.   2: 5 + 4 = 9 fits.   3: 6 + 5 = 11: B goes back.
+    #   0 to 1  prompt A.   1: A holds 4, B's prompt fits (7): 1 to 2.   2: 5 + 4 = 9 fits.   3: 6 + 5 = 11: B back.
     #   3, 4    B's 5 tokens do not fit beside 6, 7.   5: A has its five tokens. B prefills 5 tokens: third token at 6,
     #   8       fifth.
     story = scene(FIXED, [(0.0, 3, 5), (0.5, 3, 5)], until_s=10, kv_capacity_tokens=10)

@@ -177,6 +177,7 @@ def _begin(plan: Plan, platform: str, out: Path | None, resume: str | None) -> R
     """
     from tiphys import stages
 
+    stages.require_supported(platform)
     text = _as_text(plan)
     folder = _folder(plan, out, resume)
     started = stages.open_run(text, folder, where=plan.where, platform=platform)
@@ -194,7 +195,7 @@ def _as_text(plan: Plan) -> str:
     """The experiment as YAML, with every change of the command line in it."""
     from tiphys.documents import to_yaml
 
-    return to_yaml(plan.experiment.model_dump(mode="json", by_alias=True, exclude_none=True))
+    return to_yaml(plan.experiment.model_dump(mode="json", by_alias=True))
 
 
 def check_inputs(plan: Plan) -> None:
@@ -307,7 +308,7 @@ def _show_verdict(verdict: Verdict, folder: Path, json: bool) -> None:
     console = show.out()
     colour = {"promote": "green", "keep": "yellow"}.get(verdict.decision, "red")
     title = f"[bold {colour}]{verdict.decision.replace('_', ' ')}[/]"
-    console.print(Panel(_sentence(verdict.reason), title=title, title_align="left", border_style=colour))
+    console.print(Panel(_sentence(verdict.reason), title=title, title_align="left", border_style=colour, expand=False))
     console.print(show.table(("on the judged part", "incumbent", "challenger"), _comparison(verdict)))
     perturbed = [
         (row.perturbation, _margin(row.incumbent_margin), _margin(row.challenger_margin), "yes" if row.passed else "no")

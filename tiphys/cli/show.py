@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+_FILE_COLUMNS = 120
+"""Width of what goes to a file or a pipe."""
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 
 
@@ -19,7 +21,7 @@ def out() -> Console:
     """The console for results."""
     from rich.console import Console
 
-    return Console(highlight=False)
+    return Console(highlight=False, width=None if sys.stdout.isatty() else _FILE_COLUMNS)
 
 
 def err() -> Console:
@@ -64,7 +66,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str | No
 
     made = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, show_header=any(columns))
     for place, name in enumerate(columns):
-        made.add_column(name, justify="left" if place == 0 else "right", no_wrap=place > 0)
+        made.add_column(name, justify="left" if place == 0 else "right", overflow="fold")
     for row in rows:
         made.add_row(*row)
     return made

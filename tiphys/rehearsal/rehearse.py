@@ -89,7 +89,7 @@ def _acted_out(book: Book, walk: Walk) -> Outcome:
     try:
         entry = walk.enter(book.name, book.name, {"template": book.spec["entrypoint"]}, book.name, NO_ARGUMENTS, 0)
     except BaseException as interruption:
-        _exit_handler(book, walk, "Failed" if isinstance(interruption, Exception) else "Error", started)
+        _exit_handler(book, walk, "Error" if isinstance(interruption, Exception) else "Failed", started)
         raise
     main: Phase = entry.phase if entry.completed else "Succeeded"
     leaving = _exit_handler(book, walk, main, started)

@@ -102,7 +102,7 @@ def begin_step(fleet: Fleet, requests: Requests, limits: EngineLimits, pod: int,
     """Start the next step of a pod, or a run of steps without prefill; idle when there is nothing to do."""
     record = fleet.pods[pod]
     if not limits.no_evict and record.decode_tokens + record.prompt_tokens > limits.kv_capacity_tokens:
-        preempt(fleet, requests, limits, pod)
+        preempt(fleet, requests, limits, pod, now_s)
     tokens, pairs = 0, 0.0
     if record.prefilling > 0 or record.waiting > 0:
         tokens, pairs = schedule_prefill(fleet, requests, limits, pod)
@@ -202,7 +202,7 @@ def admit(fleet: Fleet, requests: Requests, limits: EngineLimits, pod: int, requ
 
 
 @lean_jit
-def preempt(fleet: Fleet, requests: Requests, limits: EngineLimits, pod: int) -> None:
+def preempt(fleet: Fleet, requests: Requests, limits: EngineLimits, pod: int, now_s: float) -> None:
     """Put the most recently admitted requests back to the front of the queue until the KV cache holds the rest."""
     record = fleet.pods[pod]
     while (
@@ -218,6 +218,7 @@ def preempt(fleet: Fleet, requests: Requests, limits: EngineLimits, pod: int) ->
             request = fleet.finish_request[pod, place]
             left = fleet.finish_iteration[pod, place] - record.iteration
             requests.generated[request] = requests.output_tokens[request] - left
+            requests.preempted_s[request] = now_s
             remove_decode(fleet, pod, place)
             record.decode_tokens -= prompt_tokens(requests, request)
         else:
@@ -274,7 +275,7 @@ def end_steps(
             count_gaps(fleet.itl_counts, record.first_step_s, record.step_growth_s, steps, record.decoding)
         finish_decodes(fleet, requests, pod, now_s)
     if record.prefill_tokens > 0:
-        end_prefills(fleet, requests, bounds_s, pod, now_s)
+        end_prefills(fleet, requests, bounds_s, pod, now_s, counts_itl)
 
 
 @inlined_jit
@@ -292,7 +293,9 @@ def finish_decodes(fleet: Fleet, requests: Requests, pod: int, now_s: float) -> 
 
 
 @inlined_jit
-def end_prefills(fleet: Fleet, requests: Requests, bounds_s: Floats, pod: int, now_s: float) -> None:
+def end_prefills(
+    fleet: Fleet, requests: Requests, bounds_s: Floats, pod: int, now_s: float, counts_itl: bool
+) -> None:
     """First tokens of the prompts that were completed in this step."""
     record = fleet.pods[pod]
     while record.prefilling > 0 and requests.prefill_left[record.prefill_head] == 0:
@@ -303,6 +306,8 @@ def end_prefills(fleet: Fleet, requests: Requests, bounds_s: Floats, pod: int, n
         if requests.generated[request] == 0:
             requests.first_token_s[request] = now_s
             count_ttft(fleet, bounds_s, pod, now_s - requests.arrival_s[request])
+        elif counts_itl:
+            fleet.itl_counts[gap_bin(now_s - requests.preempted_s[request])] += 1
         generated = requests.generated[request] + 1
         left = requests.output_tokens[request] - generated
         if left == 0:

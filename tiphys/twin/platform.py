@@ -275,4 +275,5 @@ def new_requests(trace: Trace) -> Requests:
         ints(),
         np.zeros(n, np.int64),
         np.full(n, NONE, np.int32),
+        np.zeros(n),
     )

@@ -70,6 +70,8 @@ class Requests(NamedTuple):
     admission: Ints
     """running number of the admission, which decides who is preempted first"""
     pod: Ints
+    preempted_s: Floats
+    """when a preempted request was put back, at the end of the step of its last token"""
 
 
 class Fleet(NamedTuple):
