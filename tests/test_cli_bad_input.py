@@ -45,7 +45,7 @@ def space(**changes: Any) -> Document:
 
 FAULTS = (
     Fault("unknown key", lambda d: d.update(frobnicate=1), ("frobnicate", "unknown key", "allowed")),
-    Fault("misspelt key", lambda d: d["traffic"].update(tune_shar=0.5), ("traffic.tune_shar", "'tune_share'", "allowed")),
+    Fault("misspelt key", lambda d: d["traffic"].update(tune_shar=0.5), ("traffic.tune_shar", "'tune_share'")),
     Fault("misspelt key of a pool", lambda d: pool(d).update(cold_strat={}), ("service.pools.llm", "'cold_start'")),
     Fault("wrong type", lambda d: d["search"].update(trials="many"), ("search.trials", "found 'many'")),
     Fault("fraction for a count", lambda d: pool(d).update(gpus_per_replica=1.5), ("gpus_per_replica", "1.5")),
@@ -58,7 +58,7 @@ FAULTS = (
         lambda d: d["search"]["spaces"].update(llm=[space(target={"between": [64, 8]})]),
         ("search.spaces.llm.0", "metrics.0.target", "64"),
     ),
-    Fault("open incumbent", lambda d: d["incumbent"].update(llm="hpa-running"), ("incumbent.llm", "hpa-running.yaml")),
+    Fault("open incumbent", lambda d: d["incumbent"].update(llm="hpa-running"), ("incumbent.llm.replicas.min", "allowed: numbers")),
     Fault("pool that is not there", lambda d: d["incumbent"].update(gpu="x"), ("incumbent", "'gpu'", "llm")),
     Fault(
         "unknown signal",
@@ -154,7 +154,7 @@ def test_a_trace_that_is_not_there_is_refused(tmp_path: Path, refused: Callable[
         ("traffic.scale", ("--set", "PATH=VALUE")),
         ("traffic.scal=2", ("traffic.scal", "'scale'")),
         ("traffic.scale=-2", ("traffic.scale", "-2")),
-        ("slo.objectives.7.share=0.5", ("slo.objectives.7", "0 to 0")),
+        ("slo.objectives.7.share=0.5", ("--set", "7.share", "0 to 0")),
     ],
 )
 def test_a_wrong_change_is_refused(
@@ -187,7 +187,7 @@ def test_a_run_folder_of_another_experiment_is_not_gone_on_with(tmp_path: Path, 
 @pytest.mark.parametrize(
     ("arguments", "names"),
     [
-        (("--policy", "hpa-running"), ("--policy", "hpa-running.yaml")),
+        (("--policy", "hpa-running"), ("--policy.replicas.min", "allowed: numbers")),
         (("--policy", "published-hpa-runing"), ("--policy", "published-hpa-running")),
         (("--policy", "nowhere/policy.yaml"), ("--policy", "nowhere/policy.yaml")),
     ],

@@ -29,7 +29,7 @@ def queue(
     rng = np.random.default_rng([seed, servers, int(utilization * 100), lengths == "geometric"])
     gaps = rng.exponential(SERVICE_S / (servers * utilization), requests)
     outputs = np.full(requests, tokens) if lengths == "constant" else rng.geometric(1 / tokens, requests)
-    trace = Trace(np.cumsum(gaps), np.ones(requests, int), outputs, "queue")
+    trace = Trace(np.cumsum(gaps), np.ones(requests, np.int32), outputs.astype(np.int32), "queue")
     pool = Pool(profile="test", replicas=Envelope(min=1, max=1), max_num_seqs=servers)
     step_s = SERVICE_S / tokens
     profile = profile_of(flat_step(1000 * step_s), kv_capacity_tokens=10**9)

@@ -74,9 +74,23 @@ def read_yaml_all(path: Path) -> list[Any]:
     return parse_yaml(read_text(path), str(path))
 
 
+class _Dumper(yaml.SafeDumper):
+    """Text of several lines stands as a block, so that a file within a file can be read."""
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    style = "|" if "\n" in text else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _text)
+
+
 def to_yaml(*documents: Any) -> str:
     """YAML text, keys in their given order."""
-    return yaml.safe_dump_all(documents, sort_keys=False, default_flow_style=None, width=120, allow_unicode=True)
+    return yaml.dump_all(
+        documents, Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=120, allow_unicode=True
+    )
 
 
 def to_json(document: Any) -> str:

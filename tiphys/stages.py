@@ -19,7 +19,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from tiphys.compiled import is_cached
+from tiphys.compiled import is_cached, sources_digest
 from tiphys.documents import parse_yaml, read_text, to_json, to_yaml, write_atomically, write_yaml
 from tiphys.domain.platform import Policy, ScalingPolicy, governed_by
 from tiphys.domain.scenario import Scenario
@@ -208,6 +208,7 @@ def environment(run: Run) -> dict[str, Any]:
         "machine": python_platform.machine(),
         "packages": {name: version(name) for name in packages},
         "profiles": {name: _digest(profile_text(pool.profile)) for name, pool in run.plan.service.pools.items()},
+        "twin": sources_digest(),
         "traffic": run.plan.trace.digest(),
         "seed": run.plan.seed,
         "platform": run.platform,
@@ -285,7 +286,7 @@ def search_twin(run: Run) -> Shortlist:
     result = search(
         plan.twin(), plan.pool_name, plan.spaces, evaluation_plan(plan), run.experiment.slo, run.experiment.objective,
         trials=budget.trials, seed=budget.seed, workers=budget.workers, folder=run.folder, seeds=capacity_seeds(plan),
-        on_progress=_tell_search,
+        about=_digest(to_json(environment(run))), on_progress=_tell_search,
     )  # fmt: skip
     write_trials(run.folder / "trials.csv", result)
     write_shortlist(run.folder / "shortlist.json", result)

@@ -92,7 +92,7 @@ def rollback(
     from tiphys.promotion import rollback_diff
 
     place = target or _DEFAULT_TARGET
-    if not place.is_dir():
+    if not (place / "ledger.jsonl").is_file():
         raise InputError("nothing was promoted here", where=str(place))
     if dry_run:
         _print_diff(rollback_diff(place, to), json)
