@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -21,8 +20,9 @@ from tiphys.documents import read_yaml, read_yaml_all
 TIPHYS = [sys.executable, "-c", "from tiphys.cli import main; main()"]
 PERCENTILES = {"mean", "p50", "p90", "p95", "p99"}
 COMMANDS = (
-    "run", "simulate", "search", "judge", "explain", "import", "render", "render-pipelines", "promote", "rollback", "history",
-    "profile make", "profile show", "profile capacity", "traffic fit", "traffic sample", "traffic show", "schema", "report",
+    "run", "simulate", "search", "judge", "explain", "import", "render", "render-pipelines", "promote", "rollback",
+    "history", "profile make", "profile show", "profile capacity", "traffic fit", "traffic sample", "traffic show",
+    "schema", "report",
 )  # fmt: skip
 
 
@@ -114,9 +114,11 @@ def test_simulate_plays_the_policy_that_is_given(tmp_path: Path, tiphys: Callabl
     manifest.write_text(rendered.out)
     by_name = tiphys("simulate", path, "--policy", "published-keda-running", "--json").json
     by_manifest = tiphys("simulate", path, "--policy", manifest, "--json").json
-    incumbent = tiphys("simulate", path, "--json").json
     assert by_name | {"wall_s": 0} == by_manifest | {"wall_s": 0}
-    assert by_name["gpu_seconds"] != incumbent["gpu_seconds"]
+    fixed = tmp_path / "fixed.yaml"
+    fixed.write_text("{api_version: tiphys/v1, kind: fixed, replicas: 4}\n")
+    card = tiphys("simulate", path, "--policy", fixed, "--json").json
+    assert card["gpu_seconds"] == pytest.approx(4 * card["horizon_s"])
 
 
 def test_simulate_draws_tables_without_colours_where_nobody_watches(tmp_path: Path, tiphys: Callable[..., Ran]) -> None:
@@ -337,15 +339,13 @@ def test_a_profile_says_what_a_replica_carries(tiphys: Callable[..., Ran]) -> No
 
 def test_a_second_run_starts_its_first_trial_within_three_seconds(finished: Path, tmp_path: Path) -> None:
     path = small_experiment(tmp_path)
-    began = time.monotonic()
-    with subprocess.Popen(
-        [*TIPHYS, "run", str(path), "--out", str(tmp_path / "out")], cwd=tmp_path, stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stderr is not None
-        for line in process.stderr:
-            if "load_test" in line:
-                break
-        waited_s = time.monotonic() - began
-        process.send_signal(signal.SIGTERM)
-        process.stderr.read()
-    assert waited_s < 3 or os.getloadavg()[0] > 2, f"{waited_s:.1f} s"
+    waits_s = []
+    while len(waits_s) < 3 and min(waits_s, default=3.0) >= 3:  # another process may have the machine just now
+        began = time.monotonic()
+        arguments = ["search", str(path), "--out", str(tmp_path / "out"), "--trials", "10"]
+        with subprocess.Popen([*TIPHYS, *arguments], cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stderr is not None
+            next(line for line in process.stderr if "search_twin" in line)
+            waits_s.append(time.monotonic() - began)
+            process.stderr.read()
+    assert min(waits_s) < 3

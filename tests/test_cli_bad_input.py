@@ -58,7 +58,7 @@ FAULTS = (
         lambda d: d["search"]["spaces"].update(llm=[space(target={"between": [64, 8]})]),
         ("search.spaces.llm.0", "metrics.0.target", "64"),
     ),
-    Fault("open incumbent", lambda d: d["incumbent"].update(llm="hpa-running"), ("incumbent.llm.replicas.min", "allowed: numbers")),
+    Fault("open incumbent", lambda d: d["incumbent"].update(llm="hpa-kv"), ("incumbent.llm.replicas.min", "numbers")),
     Fault("pool that is not there", lambda d: d["incumbent"].update(gpu="x"), ("incumbent", "'gpu'", "llm")),
     Fault(
         "unknown signal",

@@ -99,6 +99,15 @@ def test_the_worse_half_stops_and_the_rest_shares_what_remains() -> None:
     assert left == 0
 
 
+@pytest.mark.parametrize("families", range(1, 13))
+def test_every_family_is_tried_however_few_the_trials(families: int) -> None:
+    spaces = {f"fixed-{number}": fixed_space() for number in range(families)}
+    for trials in range(families, 3 * families):
+        result = search(FluidPlatform(), "llm", spaces, PLAN, SLO, trials=trials)
+        assert {candidate.space for candidate in result.trials} == set(spaces)
+        assert len(result.trials) <= trials
+
+
 def test_a_family_that_is_better_gets_more_trials(whole: SearchResult) -> None:
     counts = {name: sum(c.space == name for c in whole.trials) for name in SPACES}
     assert counts[whole.best.space] == max(counts.values())

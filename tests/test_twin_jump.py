@@ -79,8 +79,8 @@ def test_jumping_gives_the_recording_of_every_iteration(load: str, admission: st
 
 def test_the_loads_are_what_they_are_called() -> None:
     waits = {load: float(np.nanmedian(_ttft(both(load, "vllm")[0]))) for load in LOADS}
-    assert waits["low"] < 0.05 < waits["saturating"]
-    assert waits["low"] < waits["middle"] < waits["saturating"]
+    assert waits["low"] < 0.05
+    assert waits["low"] < waits["middle"] < 100 < waits["saturating"]
     assert both("saturating", "vllm")[0].preemptions > 100
     assert both("saturating", "trtllm_no_evict")[0].preemptions == 0
 

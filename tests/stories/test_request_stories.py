@@ -62,6 +62,15 @@ def test_trtllm_no_evict_admits_only_what_can_finish() -> None:
     assert story.twin().preemptions == 0
 
 
+def test_a_pod_that_becomes_ready_as_a_request_arrives_takes_it() -> None:
+    # Two requests run on replica 0 from 20 s; at 30 the HPA wants 2; the new pod is ready at 90, when replica 0 is also
+    # scraped and the third request arrives. Lifecycle comes before arrivals, and arrivals before scrapes.
+    story = scene(
+        hpa(per_replica("running", 1), 2), [(20.0, 1, 200), (20.5, 1, 200), (90.0, 1, 5)], until_s=120
+    )  # fmt: skip
+    assert_times(story, [21, 22, 91], [220, 221, 95])
+
+
 def test_a_removed_replica_finishes_what_it_can_within_its_grace() -> None:
     # Two replicas, an HPA with a maximum of 1: at 0 spec is above it, the one created last is removed without metrics.
     # A pass at 7.5 s instead: by then requests at 1, 2, 3, 4 s lie on replicas 0, 1, 0, 1 (least outstanding, ties to

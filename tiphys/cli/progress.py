@@ -57,14 +57,14 @@ class LiveDisplay:
         if progress.message:
             self._bar.console.print(f"[dim]{progress.stage}:[/] {progress.message}", soft_wrap=True)
         if progress.total:
-            best = f"best {progress.best}" if progress.best else ""
-            self._bar.update(self._task, completed=progress.done, total=progress.total, best=best)
+            best, count = f"best {progress.best}" if progress.best else "", f"{progress.done}/{progress.total}"
+            self._bar.update(self._task, completed=progress.done, total=progress.total, best=best, count=count)
 
     def stage(self, name: str) -> None:
         """Begin a stage."""
         if name != self._stage:
             self._stage = name
-            self._bar.reset(self._task, total=None, description=name, best="")
+            self._bar.reset(self._task, total=None, description=name, best="", count="")
 
 
 @contextmanager
@@ -75,19 +75,19 @@ def displayed() -> Iterator[Callable[[Event], None]]:
         with listening(lines.hear):
             yield lambda event: None
         return
-    from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
     columns = (
         SpinnerColumn(),
         TextColumn("[bold]{task.description}"),
         BarColumn(bar_width=30),
-        MofNCompleteColumn(),
+        TextColumn("{task.fields[count]}"),
         TextColumn("{task.fields[best]}"),
         TimeRemainingColumn(),
     )
     with Bar(*columns, console=show.err(), transient=True, redirect_stdout=False) as bar:
-        display = LiveDisplay(bar, bar.add_task("starting", total=None, best=""))
+        display = LiveDisplay(bar, bar.add_task("starting", total=None, best="", count=""))
         with listening(display.hear):
             yield lambda event: _hear_event(display, event)
 
@@ -96,4 +96,4 @@ def _hear_event(display: LiveDisplay, event: Event) -> None:
     from tiphys.rehearsal import NodeStarted
 
     if isinstance(event, NodeStarted) and event.kind == "Pod":
-        display.stage(event.display_name.replace("-", "_"))
+        display.stage(event.template.replace("-", "_"))

@@ -200,10 +200,14 @@ def _as_text(plan: Plan) -> str:
 
 def check_inputs(plan: Plan) -> None:
     """Read all that a run needs, so that what is wrong is said now and not after an hour. Raises InputError."""
+    from tiphys.twin.governing import government
     from tiphys.twin.platform import check_prompts
 
     twin = plan.twin()
     spaces = plan.spaces
+    for policy in (plan.incumbent[plan.pool_name], *(space.default for space in spaces.values())):
+        # what the twin cannot obey is refused here; how long the play is does not matter to that
+        government(policy, plan.experiment.cluster.settings, plan.seed, 0.0, 1, 1)
     trials = plan.experiment.search.trials
     if trials < len(spaces):
         raise InputError(

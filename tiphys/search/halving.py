@@ -28,6 +28,9 @@ def ladder(families: int) -> tuple[Rung, ...]:
 
 
 def shares(rung: Rung, trials_left: int) -> list[int]:
-    """Trials for each family on a rung, in the families' order; what does not divide goes to the first."""
-    total = int(trials_left * rung.part_of_rest)
+    """Trials for each family on a rung, in the families' order; what does not divide goes to the first.
+
+    Each has at least one while there are any: a family without a trial has no rank.
+    """
+    total = max(int(trials_left * rung.part_of_rest), min(rung.families, trials_left))
     return [total // rung.families + (index < total % rung.families) for index in range(rung.families)]

@@ -144,8 +144,11 @@ class _Search:
         )
 
     def _reserved(self) -> int:
-        """Trials kept for simplifying: two for each open number of the largest space, at most a share of all."""
-        return min(int(self._trials * SIMPLIFYING_SHARE), 2 * max(len(f.space.dimensions) for f in self._families))
+        """Trials kept for simplifying: two for each open number of the largest space, at most a share of all, and only
+        what is not needed to try every family once.
+        """
+        wanted = 2 * max(len(f.space.dimensions) for f in self._families)
+        return min(int(self._trials * SIMPLIFYING_SHARE), wanted, self._trials - len(self._families))
 
     def _asked(self, family: Family, count: int) -> list[Asked]:
         """The next batch of a family: first trials while there are any, then proposals."""

@@ -293,9 +293,7 @@ def finish_decodes(fleet: Fleet, requests: Requests, pod: int, now_s: float) -> 
 
 
 @inlined_jit
-def end_prefills(
-    fleet: Fleet, requests: Requests, bounds_s: Floats, pod: int, now_s: float, counts_itl: bool
-) -> None:
+def end_prefills(fleet: Fleet, requests: Requests, bounds_s: Floats, pod: int, now_s: float, counts_itl: bool) -> None:
     """First tokens of the prompts that were completed in this step."""
     record = fleet.pods[pod]
     while record.prefilling > 0 and requests.prefill_left[record.prefill_head] == 0:

@@ -12,6 +12,7 @@ from tiphys.twin.metrics import scrape
 from tiphys.twin.state import (
     ARRIVED,
     IDLE_S,
+    LIVE,
     NONE,
     UNFINISHED,
     EngineLimits,
@@ -95,8 +96,10 @@ def play_until(
             return IDLE_S
         if step_s == now_s:
             end_of_steps(fleet, requests, limits, rules, bounds_s, fleet.steps_tree[1], now_s, window)
-        elif timer_s == now_s and (arrival_s > now_s or timer_is_lifecycle(fleet, rules, now_s)):
+        elif timer_s == now_s and arrival_s > now_s:
             on_timer(fleet, requests, samples, limits, rules, fleet.timers_tree[1], now_s)
+        elif timer_s == now_s and lifecycle_due(fleet, rules, now_s) != NONE:
+            on_timer(fleet, requests, samples, limits, rules, lifecycle_due(fleet, rules, now_s), now_s)
         elif arrival_s == now_s:
             arrive(fleet, requests, limits, rules, request, now_s)
             request += 1
@@ -151,9 +154,19 @@ def arrive(fleet: Fleet, requests: Requests, limits: EngineLimits, rules: PodRul
 
 
 @lean_jit
-def timer_is_lifecycle(fleet: Fleet, rules: PodRules, now_s: float) -> bool:
-    """Whether the timer that is due is a pod's readiness or the end of its grace, rather than a scrape."""
-    record = fleet.pods[fleet.timers_tree[1]]
+def lifecycle_due(fleet: Fleet, rules: PodRules, now_s: float) -> int:
+    """A pod that becomes ready or loses patience at this very instant, or NONE."""
+    for i in range(fleet.counters[LIVE]):
+        pod = fleet.live[i]
+        if fleet.timer_keys[pod] == now_s and timer_is_lifecycle(fleet, rules, pod, now_s):
+            return int(pod)
+    return NONE
+
+
+@lean_jit
+def timer_is_lifecycle(fleet: Fleet, rules: PodRules, pod: int, now_s: float) -> bool:
+    """Whether the timer of a pod that is due is its readiness or the end of its grace, rather than a scrape."""
+    record = fleet.pods[pod]
     if record.is_ready == 0:
         return True
     return record.is_removed == 1 and record.removed_s + rules.termination_grace_s <= now_s
@@ -167,7 +180,7 @@ def on_timer(
     record = fleet.pods[pod]
     if record.is_ready == 0:
         become_ready(fleet, rules, pod, now_s)
-    elif timer_is_lifecycle(fleet, rules, now_s):
+    elif timer_is_lifecycle(fleet, rules, pod, now_s):
         let_go(fleet, requests, pod, now_s)
     else:
         scrape(fleet, samples, limits, pod, now_s)

@@ -49,8 +49,7 @@ def sentences(each: Explained) -> list[str]:
     """A heading and the steps of one decision."""
     arrow = f"{each.before} -> {each.after}" if each.changed else f"stays at {each.before}"
     if each.loop == "keda":
-        state = "active" if each.active else "not active"
-        return [f"{clock(each.time_s)}  KEDA poll, {state}: {each.reason}; {arrow}", *map(_polled, each.answers)]
+        return [f"{clock(each.time_s)}  KEDA poll: {each.reason}; {arrow}", *map(_polled, each.answers)]
     lines = [f"{clock(each.time_s)}  {arrow}  ({each.ready} ready)"]
     if each.formula is not None and each.answers:
         lines.append(f"  formula: {each.formula}")
