@@ -207,6 +207,19 @@ def test_a_policy_outside_of_the_envelope_is_refused(tmp_path: Path, refused: Ca
     assert "40" in message and "1 to 8" in message
 
 
+def test_a_policy_that_the_twin_cannot_obey_is_refused_before_any_work(
+    tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    policy = tmp_path / "stream.yaml"
+    trigger = "{scaler: nats-jetstream, endpoint: 'nats:8222', stream: s, consumer: c}"
+    policy.write_text(f"{{kind: keda, replicas: {{min: 1, max: 8}}, triggers: [{trigger}]}}\n")
+    document = small_document()
+    document["incumbent"]["llm"] = str(policy)
+    message = refused("run", small_experiment(tmp_path, document), "--out", tmp_path / "out")
+    for named in ("small.yaml", "incumbent.llm", "nats-jetstream", "prometheus"):
+        assert named in message
+
+
 def test_other_commands_say_what_they_lack(tmp_path: Path, refused: Callable[..., str]) -> None:
     assert "experiment.yaml" in refused("report", tmp_path)
     assert "experiment.yaml" in refused("promote", tmp_path)

@@ -205,9 +205,14 @@ def check_inputs(plan: Plan) -> None:
 
     twin = plan.twin()
     spaces = plan.spaces
-    for policy in (plan.incumbent[plan.pool_name], *(space.default for space in spaces.values())):
-        # what the twin cannot obey is refused here; how long the play is does not matter to that
-        government(policy, plan.experiment.cluster.settings, plan.seed, 0.0, 1, 1)
+    tried = [(f"incumbent.{plan.pool_name}", plan.incumbent[plan.pool_name])]
+    tried += [(f"search.spaces.{plan.pool_name}: {name}", space.default) for name, space in spaces.items()]
+    for key, policy in tried:
+        try:
+            # what the twin cannot obey is refused here; how long the play is does not matter to that
+            government(policy, plan.experiment.cluster.settings, plan.seed, 0.0, 1, 1)
+        except InputError as error:
+            raise error.at(str(plan.where), key) from None
     trials = plan.experiment.search.trials
     if trials < len(spaces):
         raise InputError(

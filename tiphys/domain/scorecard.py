@@ -96,7 +96,8 @@ def score(recording: Recording, slo: Slo, minimised: Minimised | None = None) ->
     if finished == 0:
         raise EmptyRecording(
             f"no request finished among {scored} that arrived between {recording.warmup_s:g} s "
-            f"and {recording.horizon_s:g} s: give a longer trace, a shorter warm-up or a service that can hold these prompts"
+            f"and {recording.horizon_s:g} s: give a longer trace, a shorter warm-up or a "
+            "service that can hold these prompts"
         )
     failed = int(recording.failed[_scored(recording)].sum())
     itl_counts = np.sum([pool.itl_counts for pool in recording.pools.values()], axis=0)
