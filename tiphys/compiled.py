@@ -87,7 +87,7 @@ def _compiled(function: F, *, inner: bool, **options: bool) -> F:
     return cast(F, numba.njit(cache=True, error_model="numpy", **options)(function))  # type: ignore[call-overload]
 
 
-def is_cached() -> bool:
-    """True when something has already been compiled for these very sources."""
+def is_cached(function: str) -> bool:
+    """True when `module.function` has already been compiled for these very sources."""
     folder = cache_folder()
-    return folder.is_dir() and any(folder.rglob("*.nbi"))
+    return folder.is_dir() and any(folder.rglob(f"{function}-*.nbi"))

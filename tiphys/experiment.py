@@ -173,21 +173,24 @@ def read_change(text: str) -> tuple[str, Any]:
     return key, documents[0] if documents else None
 
 
-def changed(document: Any, key: str, value: Any, where: str) -> Any:
-    """The document with the value at a dotted path replaced or added; list items by their number."""
+def changed(document: Any, key: str, value: Any, where: str, above: str = "") -> Any:
+    """The document with the value at a dotted path replaced or added; list items by their number.
+
+    `above` is where the document stands in a larger one, for messages.
+    """
     head, _, rest = key.partition(".")
+    path = f"{above}.{head}" if above else head
+    place = f"--set in {where}"
     if isinstance(document, list):
         if not head.isdecimal() or int(head) >= len(document):
-            raise InputError(
-                "no such item", where=f"--set in {where}", key=key, found=head, allowed=f"0 to {len(document) - 1}"
-            )
-        return [
-            changed(item, rest, value, where) if rest and i == int(head) else (value if i == int(head) else item)
-            for i, item in enumerate(document)
-        ]
+            allowed = f"0 to {len(document) - 1}"
+            raise InputError("no such item", where=place, key=path, found=head, allowed=allowed)
+        old = document[int(head)]
+        new = changed(old, rest, value, where, path) if rest else value
+        return [*document[: int(head)], new, *document[int(head) + 1 :]]
     if not isinstance(document, dict):
-        raise InputError("this value holds no further keys", where=f"--set in {where}", key=key, found=document)
-    inner = changed(document.get(head, {}), rest, value, where) if rest else value
+        raise InputError("this value holds no further keys", where=place, key=path, found=document)
+    inner = changed(document.get(head, {}), rest, value, where, path) if rest else value
     return {**document, head: inner}
 
 

@@ -255,7 +255,7 @@ def load_test(run: Run) -> Load:
     """The whole traffic played under the incumbent: its recording and scorecard."""
     require_supported(run.platform)
     plan = run.plan
-    if not is_cached():
+    if not is_cached("loop.play"):
         report("load_test", message="compiling the twin: half a minute or more, once for this version on this machine")
     recording = plan.twin().play(plan.whole())
     card = score(recording, run.experiment.slo, run.experiment.objective)

@@ -76,7 +76,7 @@ def announce_compilation() -> None:
     """Say so when the twin has yet to be compiled on this machine."""
     from tiphys.compiled import is_cached
 
-    if not is_cached():
+    if not is_cached("loop.play"):
         say("compiling the twin for this machine: once, some 30 s; later runs load it")
 
 

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 
 from tiphys.domain.platform import Policy, ScalingPolicy
-from tiphys.domain.promises import margins, promises
+from tiphys.domain.promises import margins, promises, tightest
 from tiphys.domain.scorecard import Scorecard
 from tiphys.domain.slo import Slo
 from tiphys.domain.statistics import Blocks, Interval, cluster_means, ratio_interval
@@ -327,8 +327,8 @@ def _robustness(challenger: Played, incumbent: Played, slo: Slo) -> tuple[Robust
             Robustness(
                 perturbation=name,
                 passed=bool(np.all((ours >= 0) | (ours >= theirs))),
-                challenger_margin=float(ours.min()),
-                incumbent_margin=float(theirs.min()),
+                challenger_margin=tightest(ours.tolist()),
+                incumbent_margin=tightest(theirs.tolist()),
                 gpu_seconds_ratio=math.exp(_log_ratios(cards, against).mean()),
             )
         )

@@ -62,7 +62,7 @@ class Robustness(Frozen):
     passed: bool
     """Each promise is kept, or missed by no more than the incumbent misses it."""
     challenger_margin: float
-    """The smallest mean margin over the promises."""
+    """The smallest mean margin over the objectives (over failures too, where too many fail)."""
     incumbent_margin: float
     gpu_seconds_ratio: float
 

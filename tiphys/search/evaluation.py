@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tiphys.domain.platform import Platform, ScalingPolicy, governed_by
-from tiphys.domain.promises import margins, promises
+from tiphys.domain.promises import margins, promises, tightest
 from tiphys.domain.recording import Recording
 from tiphys.domain.scenario import Scenario
 from tiphys.domain.scorecard import score
@@ -61,8 +61,8 @@ class Outcome:
 
     @property
     def margin(self) -> float:
-        """The smallest margin."""
-        return min(self.margins.values())
+        """The smallest margin of the objectives (of the failures, where too many fail)."""
+        return tightest(tuple(self.margins.values()))
 
     @property
     def feasible(self) -> bool:
