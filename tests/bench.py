@@ -36,9 +36,9 @@ RUNS = 5
 DAY = "servegen-mlarge-day8"
 
 
-def twin(policy: str, jump: bool = True) -> Twin:
-    """The day's service under a published policy."""
-    pool = Pool(profile="llama31-8b_l40s_vllm_tp1", replicas=Envelope(max=8, start=4))
+def twin(policy: str, jump: bool = True, profile: str = "llama31-8b_l40s_vllm_tp1") -> Twin:
+    """A service of one pool under a published policy."""
+    pool = Pool(profile=profile, replicas=Envelope(max=8, start=4))
     known = TwinPool(pool, load_profile(pool.profile), "vllm", VLLM.ttft_bounds_s)
     in_force: Policy = {"llm": load_policy(policy)}  # type: ignore[dict-item]
     return Twin(TwinService({"llm": known}), in_force, jump)
@@ -75,14 +75,17 @@ def by_size(trace: Trace) -> list[str]:
     return rows
 
 
-def jumping(trace: Trace) -> list[str]:
-    """Jumping against the per-iteration path, in one run on the same traffic."""
-    part = first(trace, 100_000)
-    fast = wall_s(twin("published-hpa-running"), part)
-    slow = wall_s(twin("published-hpa-running", jump=False), part, runs=1)
-    return [
-        f"Jumping over steps without prefill: {slow / fast:.0f} times the per-iteration path on {len(part)} requests."
-    ]
+def jumping() -> list[str]:
+    """Jumping against the per-iteration path on the same traffic."""
+    rows = ["| traffic | jumping s | per iteration s | ratio |", "| --- | --: | --: | --: |"]
+    for name, length in (("azure2023-conv", 1), ("azure2023-conv, answers x8", 8)):
+        trace = open_trace(trace_file("azure2023-conv")).trace
+        trace = Trace(trace.arrival_s, trace.input_tokens, trace.output_tokens * length, trace.name, trace.end_s)
+        fast, slow = (
+            wall_s(twin("published-hpa-running", jump, "llama31-8b_h100_vllm_tp1"), trace) for jump in (True, False)
+        )
+        rows.append(f"| {name} | {fast:.4f} | {slow:.4f} | {slow / fast:.1f} |")
+    return rows
 
 
 def command(*arguments: str, cache: Path | None = None) -> tuple[float, str]:
@@ -136,7 +139,7 @@ def main() -> None:
     quick = options.parse_args().quick
     path = trace_file(DAY)
     trace = open_trace(path).trace
-    parts = [day(trace), by_size(trace), jumping(trace), memory(path)]
+    parts = [day(trace), by_size(trace), jumping(), memory(path)]
     if not quick:
         parts += [compilation(), whole_run()]
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, medians of {RUNS} runs\n")

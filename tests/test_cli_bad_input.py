@@ -74,6 +74,21 @@ FAULTS = (
     Fault("too short to split", lambda d: d["traffic"]["source"].update(duration_s=90), ("tune_share", "found '90 s'")),
     Fault("fewer trials than spaces", lambda d: d["search"].update(trials=1, spaces={"llm": ["hpa-running", "hpa-kv"]}),
           ("search.trials", "found 1")),
+    Fault("two spaces of a name", lambda d: d["search"]["spaces"].update(llm=["hpa-kv", "hpa-kv"]),
+          ("search.spaces.llm.1", "found 'hpa-kv'")),
+    Fault("nothing where a number belongs", lambda d: pool(d).update(max_num_seqs=None),
+          ("service.pools.llm.max_num_seqs", "found 'null'")),
+    Fault("unknown backend", lambda d: d["service"].update(backend={"kind": "vlm"}),
+          ("service.backend.kind", "'vllm'", "dynamo, nim, triton, vllm")),
+    Fault("no kind of source", lambda d: d["traffic"]["source"].pop("kind"), (".yaml: traffic.source.kind",)),
+    Fault("a value that may be a word or a mapping", lambda d: d["service"].update(router="best"),
+          (".yaml: service.router: ", "found 'best'")),
+    Fault("misspelt key of one kind", lambda d: d["traffic"]["source"].update(duration=9),
+          (".yaml: traffic.source.duration: ", "'duration_s'")),
+    Fault("unknown traffic", lambda d: d["traffic"].update(source={"kind": "profile", "name": "azure"}),
+          (".yaml: traffic.source.name: ", "azure2023-conv")),
+    Fault("more traffic than memory", lambda d: d["traffic"].update(scale=1e9),
+          (".yaml: traffic.scale: ", "found 1000000000.0")),
     Fault("no KV room", lambda d: pool(d).update(kv_capacity_tokens=400), ("input_tokens", "found 500", "400")),
 )  # fmt: skip
 
@@ -105,7 +120,7 @@ def test_a_wrong_experiment_is_refused_with_its_place(
     fault.spoil(document)
     path = small_experiment(tmp_path, document)
     message = refused("run", path, "--out", tmp_path / "out")
-    for named in (str(path) if "KV" not in fault.name and "short" not in fault.name else "synthetic", *fault.names):
+    for named in (str(path), *fault.names):
         assert named in message
 
 
@@ -116,6 +131,16 @@ def test_a_duplicate_key_is_refused_with_its_line(tmp_path: Path, refused: Calla
     assert str(path) in message
     assert "duplicate key 'name'" in message
     assert f"line {len(path.read_text().splitlines())}" in message
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "- 1\n", "{[1, 2]: 3}\n", "a: &a [*a]\n", "[" * 5000, f"a: {'9' * 5000}\n", "a: !!int x\n", "a: [1,\n", "\0"],
+)
+def test_a_file_that_is_no_experiment_is_refused(text: str, tmp_path: Path, refused: Callable[..., str]) -> None:
+    path = small_experiment(tmp_path)
+    path.write_text(text)
+    assert str(path) in refused("run", path, "--out", tmp_path / "out")
 
 
 TRACES = {
@@ -154,7 +179,7 @@ def test_a_trace_that_is_not_there_is_refused(tmp_path: Path, refused: Callable[
         ("traffic.scale", ("--set", "PATH=VALUE")),
         ("traffic.scal=2", ("traffic.scal", "'scale'")),
         ("traffic.scale=-2", ("traffic.scale", "-2")),
-        ("slo.objectives.7.share=0.5", ("--set", "7.share", "0 to 0")),
+        ("slo.objectives.7.share=0.5", ("--set", "slo.objectives.7", "0 to 0")),
     ],
 )
 def test_a_wrong_change_is_refused(
@@ -180,7 +205,14 @@ def test_a_run_folder_of_another_experiment_is_not_gone_on_with(tmp_path: Path, 
     other.mkdir()
     (other / "experiment.yaml").write_text("name: other\n")
     path = small_experiment(tmp_path)
-    assert "another experiment" in refused("run", path, "--resume", other)
+    message = refused("run", path, "--resume", other)
+    for named in (
+        str(other / "experiment.yaml"),
+        "name: is the run folder of another experiment",
+        "'other'",
+        "'small'",
+    ):
+        assert named in message
     assert "experiment.yaml" in refused("run", path, "--resume", tmp_path / "nothing")
 
 

@@ -26,6 +26,8 @@ def _mapping(loader: Any, node: yaml.MappingNode) -> dict[Hashable, Any]:
     loader.flatten_mapping(node)
     for key_node, value_node in node.value:
         key = loader.construct_object(key_node, deep=True)
+        if isinstance(key, list | dict | set):
+            raise yaml.MarkedYAMLError(problem="a key must be one word or number", problem_mark=key_node.start_mark)
         if key in seen:
             line = key_node.start_mark.line + 1
             raise yaml.MarkedYAMLError(problem=f"duplicate key '{key}' (line {line})", problem_mark=key_node.start_mark)
@@ -48,7 +50,10 @@ def parse_yaml(text: str, where: str = "") -> list[Any]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         at = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise InputError(f"{getattr(error, 'problem', None) or error}{at}", where=where) from None
+        problem = " ".join(str(getattr(error, "problem", None) or error).split())
+        raise InputError(f"{problem}{at}", where=where) from None
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, a thousand brackets
+        raise InputError(f"cannot be read as YAML: {str(error).partition(';')[0]}", where=where) from None
 
 
 def read_text(path: Path) -> str:

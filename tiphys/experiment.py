@@ -32,6 +32,7 @@ from tiphys.policies import PolicySpace, PoolContext, check_bounds, clipped, clo
 from tiphys.profiles import load_profile
 from tiphys.traffic import AnySource, CsvSource, Loaded, fit, sample
 from tiphys.twin import Twin, TwinPool, TwinService
+from tiphys.twin.platform import check_prompts
 
 PolicyName = str | dict[str, Any]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$")]
@@ -42,6 +43,8 @@ resampled from it.
 """
 _PLAYED_AS_IT_IS = 12
 _SHORTEST_PART_S = 60.0
+_MOST_REQUESTS = 50_000_000
+"""More would not fit into the memory of a laptop."""
 
 
 class Service(Frozen):
@@ -227,12 +230,37 @@ class Plan:
     @cached_property
     def loaded(self) -> Loaded:
         """The source's traffic at scale 1, with what the reader should know of it."""
-        return self.experiment.traffic.source.load(self.seed, self.where.parent)
+        try:
+            return self.experiment.traffic.source.load(self.seed, self.where.parent)
+        except InputError as error:
+            raise error.at(error.where or str(self.where)) from None
+
+    @property
+    def traffic_where(self) -> str:
+        """The file to look in when something is wrong with the traffic."""
+        source = self.experiment.traffic.source
+        return source.path if isinstance(source, CsvSource) else str(self.where)
+
+    def check_prompts(self) -> None:
+        """Raises InputError for the first request whose prompt no replica could hold."""
+        try:
+            check_prompts(self.loaded.trace, self.service.pools[self.pool_name])
+        except InputError as error:
+            raise error.at(self.traffic_where) from None
 
     @cached_property
     def trace(self) -> Trace:
         """The whole traffic, scaled."""
-        return self.loaded.trace.scaled(self.experiment.traffic.scale, self.seed)
+        scale, requests = self.experiment.traffic.scale, len(self.loaded.trace)
+        if scale * requests > _MOST_REQUESTS:
+            raise InputError(
+                f"more than {_MOST_REQUESTS:,} requests",
+                where=str(self.where),
+                key="traffic.scale",
+                found=scale,
+                allowed=f"up to {_MOST_REQUESTS / requests:.6g}",
+            )
+        return self.loaded.trace.scaled(scale, self.seed)
 
     @cached_property
     def service(self) -> TwinService:
@@ -273,6 +301,8 @@ class Plan:
             key = f"search.spaces.{self.pool_name}.{place}"
             try:
                 space = _as_space(load_policy(named, where=str(self.where)), named, place)
+                if space.name in spaces:
+                    raise InputError("a space of this name stands there already", found=space.name)
                 spaces[space.name] = space.within(self.pool.replicas)
             except InputError as error:
                 raise error.at(error.where or str(self.where), key) from None
@@ -310,7 +340,7 @@ class Plan:
         if fold_s < _SHORTEST_PART_S or judged_s < _SHORTEST_PART_S or split_s <= traffic.warmup_s + _SHORTEST_PART_S:
             raise InputError(
                 "the traffic is too short to split into a part to tune on and a part to judge on",
-                where=self.trace.name,
+                where=self.traffic_where,
                 key="traffic.tune_share",
                 found=f"{self.trace.end_s:g} s",
                 allowed=f"folds and a judged part of at least {_SHORTEST_PART_S:g} s, and as much left of the tuning "

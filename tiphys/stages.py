@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform as python_platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -175,8 +175,8 @@ def begin(run: Run) -> None:
     stated = to_yaml(run.experiment.model_dump(mode="json", by_alias=True))
     surroundings = to_json(environment(run))
     path = run.folder / "experiment.yaml"
-    if path.exists() and _differs(read_text(path), stated):
-        raise InputError("is the run folder of another experiment, or of another version of it", where=str(run.folder))
+    if path.exists():
+        _require_same(read_text(path), stated, path)
     if not path.exists():
         write_atomically(path, stated)
     write_atomically(run.folder / "environment.json", surroundings)
@@ -187,17 +187,25 @@ def _read_everything(plan: Plan) -> None:
     _ = (plan.spaces, plan.split_s, plan.context())
 
 
-def _differs(text: str, stated: str) -> bool:
-    found = parse_yaml(text)
-    return len(found) != 1 or _without_workers(found[0]) != _without_workers(parse_yaml(stated)[0])
+def _require_same(text: str, stated: str, path: Path) -> None:
+    """Raises InputError that names the first value in which a run folder's experiment is another one."""
+    for key, had, has in _differences(parse_yaml(text), parse_yaml(stated)):
+        if key != "0.search.workers":  # they change nothing but the time, so that a run may go on with other ones
+            raise InputError(
+                "is the run folder of another experiment, or of another version of it",
+                where=str(path), key=key.removeprefix("0."), found=had, allowed=f"{has!r}, as asked for now",
+            )  # fmt: skip
 
 
-def _without_workers(document: Any) -> Any:
-    """Workers change nothing but the time, so that a run may go on with other ones."""
-    if not isinstance(document, dict):
-        return document
-    search_of = {key: value for key, value in (document.get("search") or {}).items() if key != "workers"}
-    return {**document, "search": search_of}
+def _differences(had: Any, has: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """The leaves in which two documents differ: dotted key, then both values (None where there is none)."""
+    pairs = [dict(enumerate(each)) if isinstance(each, list) else each for each in (had, has)]
+    if not all(isinstance(each, dict) for each in pairs):
+        if had != has:
+            yield key, had, has
+        return
+    for name in dict.fromkeys((*pairs[0], *pairs[1])):
+        yield from _differences(pairs[0].get(name), pairs[1].get(name), f"{key}.{name}".removeprefix("."))
 
 
 def environment(run: Run) -> dict[str, Any]:

@@ -55,6 +55,7 @@ def simulate(
             governing[plan.pool_name] = plan.closed_policy(policy, plan.pool_name, "--policy")
         twin = plan.twin()
         twin.apply(governing)
+        plan.check_prompts()
         scenario = plan.whole()
         for notice in plan.loaded.notices:
             show.say(f"note: {notice}")

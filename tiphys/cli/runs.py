@@ -201,9 +201,8 @@ def _as_text(plan: Plan) -> str:
 def check_inputs(plan: Plan) -> None:
     """Read all that a run needs, so that what is wrong is said now and not after an hour. Raises InputError."""
     from tiphys.twin.governing import government
-    from tiphys.twin.platform import check_prompts
 
-    twin = plan.twin()
+    plan.twin()
     spaces = plan.spaces
     tried = [(f"incumbent.{plan.pool_name}", plan.incumbent[plan.pool_name])]
     tried += [(f"search.spaces.{plan.pool_name}: {name}", space.default) for name, space in spaces.items()]
@@ -223,7 +222,7 @@ def check_inputs(plan: Plan) -> None:
             allowed=f">= {len(spaces)}",
         )
     plan.split_s  # noqa: B018 - raises where the traffic is too short
-    check_prompts(plan.trace, twin.service.pools[plan.pool_name])
+    plan.check_prompts()
 
 
 def _folder(plan: Plan, out: Path | None, resume: str | None) -> Path:

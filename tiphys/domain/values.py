@@ -42,24 +42,52 @@ def parse(kind: type[M], data: object, where: str = "") -> M:
     Raises InputError with `where`, the dotted key, what was found and what is allowed, for the first fault.
     """
     try:
-        return kind.model_validate_json(json.dumps(data, default=str))
+        text = json.dumps(data, default=str)
+    except (ValueError, RecursionError):
+        raise InputError("an anchor holds itself, or values are nested too deeply", where=where) from None
+    try:
+        return kind.model_validate_json(text)
     except ValidationError as error:
-        raise input_error(error, kind, where) from None
+        raise input_error(error, kind, data, where) from None
 
 
-def input_error(error: ValidationError, kind: Any, where: str = "") -> InputError:
-    """The first fault of a pydantic error in our words; an unknown key names the nearest; more faults are counted."""
+def input_error(error: ValidationError, kind: Any, data: object, where: str = "") -> InputError:
+    """The first fault of a pydantic error in our words; an unknown key names the nearest; more faults are counted.
+
+    `data` is what was parsed: the path of a fault goes through the names of union members, which no file has.
+    """
     faults = error.errors(include_url=False)
     first = next((fault for fault in faults if fault["type"] == "extra_forbidden"), faults[0])
-    key = ".".join(str(part) for part in first["loc"])
+    key = _key(first, data)
     if first["type"] == "extra_forbidden":
         return unknown_name("key", str(first["loc"][-1]), _known_keys(kind, first["loc"][:-1]), where=where, key=key)
+    of_union = {name: str(value).strip("'") for name, value in first.get("ctx", {}).items()}
+    tag_key = f"{key}.{of_union.get('discriminator', '')}".removeprefix(".")
+    if first["type"] == "union_tag_invalid":
+        known = [name.strip("' ") for name in of_union["expected_tags"].split(",")]
+        return unknown_name(of_union["discriminator"], of_union["tag"], known, where=where, key=tag_key)
+    if first["type"] == "union_tag_not_found":
+        return InputError("is missing", where=where, key=tag_key)
     message = first["msg"].removeprefix("Value error, ")
-    if len(faults) > 1:
-        message += f" (and {len(faults) - 1} more)"
-    found = first.get("input")
+    others = {_key(fault, data) for fault in faults} - {key}
+    if others:
+        message += f" (and faults in {len(others)} more)"
+    found = "null" if first.get("input") is None else first["input"]
     shown = None if isinstance(found, dict | list) or first["type"] == "missing" else found
     return InputError(message, where=where, key=key, found=shown)
+
+
+def _key(fault: Any, data: object) -> str:
+    """The dotted key of a fault as the file has it."""
+    location, value = fault["loc"], data
+    parts: list[str] = []
+    for place, part in enumerate(location):
+        if (isinstance(value, dict) and part in value) or (isinstance(value, list | tuple) and isinstance(part, int)):
+            value = value[part]
+        elif fault["type"] != "missing" or place < len(location) - 1:
+            continue
+        parts.append(str(part))
+    return ".".join(parts)
 
 
 def _known_keys(kind: Any, location: tuple[int | str, ...]) -> set[str]:

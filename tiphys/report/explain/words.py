@@ -35,7 +35,8 @@ def story(passes: Sequence[Explained]) -> Iterator[str]:
         alike = list(group)
         yield "\n".join(sentences(alike[0]))
         if len(alike) > 1:
-            yield f"  ... held in the same way {len(alike) - 1} times more, until {clock(alike[-1].time_s)}"
+            times = "once" if len(alike) == 2 else f"{len(alike) - 1} times"
+            yield f"  ... held in the same way {times} more, until {clock(alike[-1].time_s)}"
 
 
 def _alike(each: Explained) -> tuple[object, ...]:
@@ -87,6 +88,8 @@ def _division(step: MetricStep, each: Explained) -> str:
         return f"over {step.target:g} x {each.before} replicas"
     if step.source == "pods":
         return f"{_number(step.usage)} per pod over {step.target:g}"
+    if None not in (step.usage, step.value) and _number(step.usage) != _number(step.value):
+        return f"cut to milli-units {step.usage:g} over {step.target:g}"
     return f"over {step.target:g}"
 
 
