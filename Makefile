@@ -32,6 +32,11 @@ bench: setup
 mutants: setup
 	$(BIN)/python -m tests.mutants
 
+BUILDER ?= $(shell command -v podman || command -v docker)
+images: setup
+	@test -n "$(BUILDER)" || { echo "make images: neither podman nor docker is here" >&2; exit 2; }
+	$(BUILDER) build -f images/runner/Containerfile -t tiphys-runner:$$($(BIN)/python -c 'import tiphys; print(tiphys.__version__)') .
+
 # pip-compile (pip-tools) writes no host names with these flags
 lock:
 	pip-compile -q --strip-extras --generate-hashes --no-header --no-emit-index-url --no-emit-trusted-host --no-annotate --extra dev -o requirements.lock pyproject.toml
