@@ -122,7 +122,7 @@ def test_what_autoscaling_v2_would_refuse_is_an_error(document, expected):
             {"triggers": [TRIGGER | {"name": "a"}], "scaling_modifiers": {"formula": "a + b", "target": 2}},
             "scaling_modifiers.formula: unknown trigger 'b'",
         ),
-        ({"triggers": [TRIGGER | {"threshold": 0.0004}]}, "triggers.0.prometheus.threshold: Input should be greater"),
+        ({"triggers": [TRIGGER | {"threshold": 0.0004}]}, "triggers.0.threshold: Input should be greater"),
         (
             {"fallback": {"failure_threshold": 3, "replicas": 2, "behavior": "scalingModifiers"}},
             "needs scaling_modifiers",

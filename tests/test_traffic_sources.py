@@ -68,7 +68,7 @@ def test_an_unknown_profile_lists_the_known() -> None:
 def test_a_kind_that_is_not_built_lists_those_that_are(kind: str) -> None:
     with pytest.raises(InputError) as caught:
         read({"kind": kind})
-    assert "'csv', 'profile', 'synthetic'" in str(caught.value)
+    assert "source.kind: unknown kind" in str(caught.value) and "csv, profile, synthetic" in str(caught.value)
 
 
 @pytest.mark.parametrize(
