@@ -224,3 +224,18 @@ def test_a_run_without_a_verdict_is_an_error_that_names_the_file(tmp_path: Path)
 
 def test_the_incumbent_of_these_tests_is_another_policy() -> None:
     assert hpa(6.0) != INCUMBENT
+
+
+def test_a_folder_that_is_in_use_for_another_workload_is_refused_and_stays(tmp_path: Path) -> None:
+    def render_for(workload: str) -> promotion.Render:
+        def scaler(policy: PolicyDocuments) -> dict[str, list[dict[str, Any]]]:
+            spec = {"scaleTargetRef": {"name": workload}, "policy": dict(policy)}
+            return {"scaling.yaml": [{"kind": "Scaler", "metadata": {"namespace": "serve"}, "spec": spec}]}
+
+        return scaler
+
+    target = tmp_path / "promoted"
+    promote(run_folder(tmp_path / "one"), target, render=render_for("chat-llm"), now=NOON)
+    with pytest.raises(PromotionRefused, match="holds the policy of serve/chat-llm, this one is of serve/code-llm"):
+        promote(run_folder(tmp_path / "two", target=9.0), target, render=render_for("code-llm"), now=NOON)
+    assert len(history(target)) == 2

@@ -65,9 +65,10 @@ class LedgerEntry(Frozen):
 def promote(run: Path, target: Path, *, render: Render, now: datetime, force: bool = False) -> LedgerEntry:
     """Put the challenger of a run's verdict in force, and say so in the run's `verdict.json`.
 
-    The first promotion records the incumbent before it, so that there is always something to go back to. A policy that
-    is in force already is not promoted again: its entry is returned. Raises PromotionRefused when the verdict is not to
-    promote (unless forced), InputError when the run has no verdict or the target cannot be written.
+    The first promotion records the incumbent before it, so that there is always something to go back to. A policy
+    that is in force already is not promoted again: its entry is returned. Raises PromotionRefused when the verdict is
+    not to promote (unless forced) or the folder is another workload's, InputError when the run has no verdict or the
+    target cannot be written.
     """
     verdict = _verdict(run)
     if verdict.decision != "promote" and not force:
@@ -79,6 +80,7 @@ def promote(run: Path, target: Path, *, render: Render, now: datetime, force: bo
             before = _files(verdict.incumbent.policy, render)
             entries = [_put_in_force(target, entries, before, action="adopt", now=now, run=run.name)]
         entry = entries[-1]
+        _refuse_another(target, _read_version(target, entry), files)
         if entry.digest != _digest(files):
             entry = _put_in_force(
                 target,
@@ -94,6 +96,23 @@ def promote(run: Path, target: Path, *, render: Render, now: datetime, force: bo
             )
     _note(run, verdict, target, entry)
     return entry
+
+
+def _refuse_another(target: Path, in_force: Files, files: Files) -> None:
+    """Raise PromotionRefused when the folder is in use for another workload: its scaler would be gone."""
+    ours, theirs = _scaled(files), _scaled(in_force)
+    if ours and theirs and ours.isdisjoint(theirs):
+        raise PromotionRefused(
+            f"{target} holds the policy of {', '.join(sorted(theirs))}, this one is of {', '.join(sorted(ours))}: "
+            "give each service a folder of its own (promotion.target.path, or --target)"
+        )
+
+
+def _scaled(files: Files) -> set[str]:
+    """What the scalers among the manifests scale, as `namespace/name`."""
+    objects = [each for name, text in files.items() if name.startswith("manifests/") for each in parse_yaml(text, name)]
+    scalers = [each for each in objects if "scaleTargetRef" in each.get("spec", {})]
+    return {f"{each['metadata'].get('namespace', '')}/{each['spec']['scaleTargetRef']['name']}" for each in scalers}
 
 
 def rollback(target: Path, to: int | None = None, *, now: datetime) -> LedgerEntry:

@@ -24,7 +24,10 @@ DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Show what would change, as kubectl diff does; change nothing.")
 ]
 Target = Annotated[
-    Path | None, typer.Option("--target", metavar="DIR", help="The folder of what is in force (default: promoted).")
+    Path | None,
+    typer.Option(
+        "--target", metavar="DIR", help="The folder of what is in force (default: promoted, or the only one in it)."
+    ),
 ]
 
 
@@ -91,7 +94,7 @@ def rollback(
     from tiphys.promotion import rollback as roll_back
     from tiphys.promotion import rollback_diff
 
-    place = target or _DEFAULT_TARGET
+    place = target or _only_target()
     if not (place / "ledger.jsonl").is_file():
         raise InputError("nothing was promoted here", where=str(place))
     if dry_run:
@@ -107,7 +110,7 @@ def history(target: Target = None, json: Json = False) -> None:
     """
     from tiphys.promotion import history as entries_of
 
-    place = target or _DEFAULT_TARGET
+    place = target or _only_target()
     entries = entries_of(place)
     if json:
         show.print_json({"target": str(place), "entries": [entry.model_dump(mode="json") for entry in entries]})
@@ -117,6 +120,16 @@ def history(target: Target = None, json: Json = False) -> None:
         return
     columns = ("entry", "time", "action", "version", "replaces", "run", "GPU-seconds ratio")
     show.out().print(show.table(columns, [_row(entry) for entry in entries]))
+
+
+def _only_target() -> Path:
+    """`promoted`, or the one folder in it that has a ledger. Raises InputError that lists them where there are more."""
+    inside = sorted(ledger.parent for ledger in _DEFAULT_TARGET.glob("*/ledger.jsonl"))
+    if (_DEFAULT_TARGET / "ledger.jsonl").is_file() or not inside:
+        return _DEFAULT_TARGET
+    if len(inside) > 1:
+        raise InputError("which one?", where="--target", allowed=", ".join(map(str, inside)))
+    return inside[0]
 
 
 def _row(entry: LedgerEntry) -> tuple[str, ...]:

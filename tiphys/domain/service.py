@@ -39,7 +39,7 @@ class Envelope(Frozen):
     """The replica bounds within which every policy's own bounds lie."""
 
     min: Annotated[int, Field(ge=0)] = 1
-    max: PositiveInt
+    max: Annotated[int, Field(ge=1, le=10_000)]
     start: PositiveInt | None = None
     """Replicas that are ready when a play begins, whatever the policy; `min` (at least 1) where absent."""
 
