@@ -28,7 +28,7 @@ from tiphys.domain.slo import Minimised, Slo
 from tiphys.domain.trace import Trace
 from tiphys.domain.values import Frozen, PositiveInt, Ratio, Seconds, parse
 from tiphys.errors import InputError, unknown_name
-from tiphys.policies import PolicySpace, PoolContext, check_bounds, clipped, closed, load_policy
+from tiphys.policies import Inert, PolicySpace, PoolContext, check_bounds, clipped, closed, load_policy
 from tiphys.profiles import load_profile
 from tiphys.traffic import AnySource, CsvSource, Loaded, fit, sample
 from tiphys.twin import Twin, TwinPool, TwinService
@@ -295,7 +295,17 @@ class Plan:
 
     @cached_property
     def spaces(self) -> dict[str, PolicySpace]:
-        """The spaces of the pool, by name, clipped to its envelope."""
+        """The spaces of the pool, by name, clipped to its envelope, what cannot act there fixed."""
+        return {name: space.without(self.inert[name]) for name, space in self._clipped.items()}
+
+    @cached_property
+    def inert(self) -> dict[str, tuple[Inert, ...]]:
+        """By space, the open numbers that cannot act in this setting: they are fixed and reported, not tuned."""
+        settings = self.experiment.cluster.settings
+        return {name: space.inert(settings) for name, space in self._clipped.items()}
+
+    @cached_property
+    def _clipped(self) -> dict[str, PolicySpace]:
         spaces: dict[str, PolicySpace] = {}
         for place, named in enumerate(self.experiment.search.spaces.get(self.pool_name, ())):
             key = f"search.spaces.{self.pool_name}.{place}"

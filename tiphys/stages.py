@@ -240,6 +240,9 @@ def deploy(run: Run) -> Endpoint:
     require_supported(run.platform)
     plan = run.plan
     begin(run)
+    for name, found in plan.inert.items():
+        for number in found:
+            report("deploy", message=f"{name}: {number.path} cannot act, fixed at {number.value}: {number.reason}")
     report("deploy", message=f"{len(plan.spaces)} spaces; {len(plan.trace)} requests, split at {plan.split_s:g} s")
     pools = {name: pool.replicas.max for name, pool in run.experiment.service.pools.items()}
     return Endpoint(platform=run.platform, service=run.experiment.service.name, pools=pools)
