@@ -127,16 +127,16 @@ LEVELS_BACK = {"shape": "points", "points": [{"at_s": 0, "per_s": 1}, {"at_s": 0
 FAULTS: list[tuple[dict[str, Any], str, str]] = [
     ({"duration_s": -1.0}, "duration_s", "greater than 0"),
     ({"duration_s": float("nan")}, "duration_s", "finite"),
-    ({"rate": {"shape": "constant", "per_s": 0}}, "rate.constant.per_s", "greater than 0"),
-    ({"rate": {"shape": "square"}}, "rate", "'constant', 'ramp', 'diurnal', 'spikes', 'steps', 'points'"),
-    ({"rate": {"shape": "constant", "per_sec": 1.0}}, "rate.constant.per_sec", "did you mean 'per_s'"),
+    ({"rate": {"shape": "constant", "per_s": 0}}, "rate.per_s", "greater than 0"),
+    ({"rate": {"shape": "square"}}, "rate.shape", "constant, diurnal, points, ramp, spikes, steps"),
+    ({"rate": {"shape": "constant", "per_sec": 1.0}}, "rate.per_sec", "did you mean 'per_s'"),
     ({"rate": LEVELS_NOT_AT_0}, "rate.steps", "first level"),
     ({"rate": LEVELS_BACK}, "rate.points", "in order"),
-    ({"gaps": {"kind": "gamma", "cv": 0.0}}, "gaps.gamma.cv", "greater than 0"),
-    ({"input_tokens": {"kind": "uniform", "low": 5, "high": 4}}, "input_tokens.uniform", "low is over high"),
-    ({"input_tokens": {"kind": "lognormal", "median": 50, "p95": 4}}, "input_tokens.lognormal", "must not fall"),
-    ({"input_tokens": {"kind": "fixed", "tokens": 0}}, "input_tokens.fixed.tokens", "greater than or equal to 1"),
-    ({"input_tokens": {"kind": "empirical", "quantiles": [[0, 5], [0.9, 7]]}}, "input_tokens.empirical", "level 1"),
+    ({"gaps": {"kind": "gamma", "cv": 0.0}}, "gaps.cv", "greater than 0"),
+    ({"input_tokens": {"kind": "uniform", "low": 5, "high": 4}}, "input_tokens", "low is over high"),
+    ({"input_tokens": {"kind": "lognormal", "median": 50, "p95": 4}}, "input_tokens", "must not fall"),
+    ({"input_tokens": {"kind": "fixed", "tokens": 0}}, "input_tokens.tokens", "greater than or equal to 1"),
+    ({"input_tokens": {"kind": "empirical", "quantiles": [[0, 5], [0.9, 7]]}}, "input_tokens", "level 1"),
 ]
 
 
