@@ -219,7 +219,7 @@ def test_a_run_folder_of_another_experiment_is_not_gone_on_with(tmp_path: Path, 
 @pytest.mark.parametrize(
     ("arguments", "names"),
     [
-        (("--policy", "hpa-running"), ("--policy.replicas.min", "allowed: numbers")),
+        (("--policy", "hpa-running"), ("--policy hpa-running: replicas.min", "allowed: numbers")),
         (("--policy", "published-hpa-runing"), ("--policy", "published-hpa-running")),
         (("--policy", "nowhere/policy.yaml"), ("--policy", "nowhere/policy.yaml")),
     ],

@@ -282,15 +282,20 @@ class Plan:
             policies[name] = self.closed_policy(named, name, key)
         return policies
 
-    def closed_policy(self, named: PolicyName | Path, pool: str, key: str) -> Any:
-        """A policy by name, path or document, checked against a pool."""
+    def closed_policy(self, named: PolicyName | Path, pool: str, key: str = "", option: str = "") -> Any:
+        """A policy by name, path or document, checked against a pool.
+
+        Faults that no file is named for are reported at `key` of the experiment, or at the command line's `option`.
+        """
+        place = f"{option} {named}" if option else str(self.where)
         if pool not in self.experiment.service.pools:
             raise unknown_name("pool", pool, self.experiment.service.pools, where=str(self.where), key=key)
         try:
-            policy = closed(load_policy(named, where=str(self.where)), str(self.where))
+            policy = closed(load_policy(named, where=str(self.where)), place)
             check_bounds(policy, self.experiment.service.pools[pool].replicas)
         except InputError as error:
-            raise error.at(error.where or str(self.where), key) from None
+            unplaced = error.where in ("", str(self.where))
+            raise error.at(place if unplaced else error.where, key) from None
         return policy
 
     @cached_property

@@ -52,7 +52,7 @@ def simulate(
         plan = planned(experiment, changes, trace, seed)
         governing = dict(plan.incumbent)
         if policy is not None:
-            governing[plan.pool_name] = plan.closed_policy(policy, plan.pool_name, "--policy")
+            governing[plan.pool_name] = plan.closed_policy(policy, plan.pool_name, option="--policy")
         twin = plan.twin()
         twin.apply(governing)
         plan.check_prompts()

@@ -112,7 +112,7 @@ def render(
     plan = planned(experiment, changes)
     policies = dict(plan.incumbent)
     if policy is not None:
-        policies[plan.pool_name] = plan.closed_policy(policy, plan.pool_name, "--policy")
+        policies[plan.pool_name] = plan.closed_policy(policy, plan.pool_name, option="--policy")
     objects = [each for scaling in policies.values() for each in manifests_of(scaling, plan.context())]
     files = {_file_name(each): to_yaml(each) for each in objects}
     if layout is Format.KUSTOMIZE:

@@ -139,7 +139,7 @@ def judge(
 
     with show.quiet_stdout():
         plan = planned(experiment, changes, trace, seed, workers)
-        policies = [plan.closed_policy(each, plan.pool_name, "--challenger") for each in challenger]
+        policies = [plan.closed_policy(each, plan.pool_name, option="--challenger") for each in challenger]
         started = _begin(plan, "twin", out, None)
         documents = tuple(policy.document() for policy in policies)
         show.announce_compilation()
