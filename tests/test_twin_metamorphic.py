@@ -16,6 +16,7 @@ from tiphys.domain.recording import Recording
 from tiphys.domain.service import ColdStart
 from tiphys.domain.trace import Trace
 from tiphys.domain.values import parse
+from tiphys.experiment import Plan, load_experiment
 from tiphys.policies.fixed import FixedPolicy
 from tiphys.policies.hpa.spec import Behavior, HpaPolicy
 from tiphys.policies.keda.spec import KedaPolicy
@@ -168,3 +169,23 @@ def test_stretching_every_duration_stretches_the_recording_and_nothing_else(seed
         np.testing.assert_allclose(ours, theirs * 2, rtol=1e-12)
     desired = [list(r.pools["llm"].decisions["desired"]) for r in (twice, plain)]
     assert desired[0] == desired[1]
+
+
+def test_a_play_that_runs_out_of_places_for_pods_is_begun_again_to_the_same_end() -> None:
+    plan = Plan(*load_experiment("code", {"search.seed": 3}))
+    restless = parse(
+        HpaPolicy,
+        {
+            "kind": "hpa",
+            "replicas": {"min": 1, "max": 8},
+            "metrics": [{"signal": "waiting", "type": "AverageValue", "target": 0.5}],
+            "behavior": {"scale_down": {"stabilization_s": 0}},
+        },
+    )
+    small, large = plan.twin(), plan.twin()
+    small.apply({"llm": restless})
+    large.apply({"llm": restless})
+    large._pods = 1024
+    first = small.play(plan.whole())
+    assert len(first.pools["llm"].life.created_s) > 32, "the scene must outgrow the first places"
+    assert fingerprint(first) == fingerprint(large.play(plan.whole()))
