@@ -3,7 +3,7 @@
 ```
 TiphysError                 1   something went wrong that has a name
 ├── InputError              2   what was handed in is wrong            .where .key .found .allowed
-├── Infeasible              3   no policy met the SLO                  .nearest
+├── Infeasible              3   no policy met the SLO
 ├── PlatformError           4   a platform did not do what was asked
 ├── EmptyRecording          1   nothing was recorded that could be judged
 ├── RehearsalError          1   a workflow uses what this machine cannot act out   .field
@@ -61,7 +61,7 @@ def _input_error(message: str, where: str, key: str, found: object, allowed: str
 
 
 class Infeasible(TiphysError):
-    """No policy met the SLO; `nearest` says which came closest and by how much it missed."""
+    """No policy met the SLO: a step that must end so leaves with it; a run says it in its verdict."""
 
     exit_code = 3
 

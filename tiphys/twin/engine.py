@@ -33,13 +33,6 @@ _ITL_FIRST = (1023 + ITL_FIRST_EXPONENT) * ITL_BINS_PER_OCTAVE
 _ITL_TOP = ITL_BINS - 1
 
 
-@lean_jit
-def outstanding(fleet: Fleet, pod: int) -> int:
-    """Requests that a pod has taken and not finished."""
-    record = fleet.pods[pod]
-    return record.waiting + record.prefilling + record.decoding
-
-
 @inlined_jit
 def enqueue(fleet: Fleet, requests: Requests, limits: EngineLimits, pod: int, request: int, now_s: float) -> None:
     """Put an arriving request at the end of a pod's queue; an idle engine starts, a jumping one ends at its next
@@ -327,7 +320,6 @@ def count_ttft(fleet: Fleet, bounds_s: Floats, pod: int, ttft_s: float) -> None:
     while bucket < bounds_s.shape[0] and ttft_s > bounds_s[bucket]:
         bucket += 1
     fleet.ttft_counts[pod, bucket] += 1
-    fleet.pods[pod].ttft_sum_s += ttft_s
 
 
 @inlined_jit

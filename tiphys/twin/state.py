@@ -29,7 +29,7 @@ POD_DTYPE = np.dtype(
         ("decoding", "i8"), ("prefilling", "i8"), ("waiting", "i8"),
         ("decode_tokens", "i8"), ("prompt_tokens", "i8"), ("reserved_tokens", "i8"),
         ("wait_head", "i4"), ("wait_tail", "i4"), ("prefill_head", "i4"), ("prefill_tail", "i4"),
-        ("next_scrape_s", "f8"), ("stale_s", "f8"), ("samples", "i8"), ("ttft_sum_s", "f8"),
+        ("next_scrape_s", "f8"), ("stale_s", "f8"), ("samples", "i8"),
     ],
     align=True,
 )  # fmt: skip

@@ -17,8 +17,6 @@ from tiphys.errors import InputError, unknown_name
 MOST_MILLI = 2**63 - 1
 NO_METRIC_M = 0
 """Stands where there is an error in place of a metric."""
-COMPOSITE_METRIC = "composite-metric"
-"""Name of the one External metric of a ScaledObject with scaling modifiers."""
 SCALERS = ("nats-jetstream", "prometheus")
 
 _TRUE = ("1", "t", "T", "TRUE", "true", "True")
