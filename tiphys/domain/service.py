@@ -7,19 +7,46 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from tiphys.domain.values import Frozen, PositiveInt, PositiveSeconds, Seconds
+from tiphys.domain.queues import PoolQueue
+from tiphys.domain.values import Frozen, PositiveInt, PositiveSeconds, Ratio, Seconds
+
+
+class ColdStartParts(Frozen):
+    """What a replica goes through once it has a node, in this order; medians, seconds.
+
+    `image_pull_s` on a node that never had the image; the model from where it is stored, or from a warm cache; the
+    engine; its warm-up.
+    """
+
+    image_pull_s: Seconds = 0.0
+    model_load_s: Seconds = 0.0
+    model_load_warm_s: Seconds | None = None
+    """As `model_load_s` where absent."""
+    engine_load_s: Seconds = 0.0
+    warm_up_s: Seconds = 0.0
+
+    def pending_s(self, has_image: bool) -> float:
+        """The part in which the pod is Pending."""
+        return 0.0 if has_image else self.image_pull_s
+
+    def loading_s(self, is_warm: bool) -> float:
+        """The part in which it is Running and not ready."""
+        warm_s = self.model_load_s if self.model_load_warm_s is None else self.model_load_warm_s
+        return (warm_s if is_warm else self.model_load_s) + self.engine_load_s + self.warm_up_s
 
 
 class ColdStart(Frozen):
-    """Seconds from a pod's creation to its readiness: log-normal through a median and a 95th percentile.
+    """Seconds from a pod's scheduling to its readiness: log-normal through a median and a 95th percentile.
 
-    `pending_s` is the first part of it, in which the pod is Pending (scheduling, image); then it is Running but not
-    ready.
+    `pending_s` is the first part of it, in which the pod is Pending (image); then it is Running but not ready. With
+    `parts` they say how long it takes, and `p95_s` / `median_s` is the spread of them all together. Without `nodes` a
+    pod is scheduled as it is created, on a node that has neither image nor model.
     """
 
     median_s: Seconds = 90.0
     p95_s: Seconds = 150.0
     pending_s: Seconds = 10.0
+    parts: ColdStartParts | None = None
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -65,6 +92,14 @@ class Target(Frozen):
     name: str
 
 
+class Cpu(Frozen):
+    """CPU of a replica, cores: `request` of its containers, `idle`, and what it takes more while a step runs."""
+
+    request: PositiveSeconds = 4.0
+    idle: Seconds = 0.2
+    busy: Seconds = 1.0
+
+
 class Pool(Frozen):
     """One scalable workload: its step times, its scheduler's limits, its GPUs, its cold start."""
 
@@ -82,6 +117,13 @@ class Pool(Frozen):
     termination_grace_s: Seconds = 30.0
     """How long a removed replica may finish what it has (terminationGracePeriodSeconds)."""
     target: Target | None = None
+    queue: PoolQueue | None = None
+    """What holds requests while no replica takes them; without it a request that finds none ready fails at once."""
+    cpu: Cpu = Cpu()
+    gpu_memory_ratio: Ratio | None = None
+    """Share of the GPUs' memory in use: constant, as the engine allocates its KV cache at the start; the profile's
+    where absent.
+    """
 
 
 RouterKind = Literal["least_outstanding", "round_robin", "random", "connection_random"]

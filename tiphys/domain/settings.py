@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tiphys.domain.nodes import Nodes
 from tiphys.domain.values import Frozen, PositiveSeconds, Ratio, Seconds
 
 
@@ -28,6 +29,10 @@ class ScrapeSettings(Frozen):
     phase_s: Seconds | None = None
     """Offset of every target; drawn per pod from the seed where absent."""
     lookback_s: PositiveSeconds = 300.0
+    rule_interval_s: PositiveSeconds = 30.0
+    """How often recording rules are evaluated."""
+    cpu_resolution_s: PositiveSeconds = 15.0
+    """metrics-server's --metric-resolution, over which it averages CPU."""
 
 
 class KedaSettings(Frozen):
@@ -42,3 +47,4 @@ class ClusterSettings(Frozen):
     hpa: HpaSettings = HpaSettings()
     scrape: ScrapeSettings = ScrapeSettings()
     keda: KedaSettings = KedaSettings()
+    nodes: Nodes | None = None

@@ -79,13 +79,13 @@ class Windowed(Frozen):
 
     @model_validator(mode="after")
     def _only_latencies_have_windows(self) -> Self:
-        if self.signal.is_level and self.window_s is not None:
-            raise ValueError(f"window_s is for latency signals; {self.signal} is an instant value")
+        if not self.signal.has_window and self.window_s is not None:
+            raise ValueError(f"window_s is for latencies and rates; {self.signal} is an instant value")
         return self
 
 
 def _is_latency(signal: object) -> bool:
-    return signal in list(Signal) and not Signal(str(signal)).is_level
+    return signal in list(Signal) and Signal(str(signal)).has_window
 
 
 class HpaMetric(Windowed):
