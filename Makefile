@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 TRACES ?= ../shared/traces
 
-.PHONY: setup run test lint bench mutants lock images
+.PHONY: setup run test lint bench mutants promql-vectors lock images
 
 setup: .venv/.ready
 
@@ -31,6 +31,13 @@ bench: setup
 
 mutants: setup
 	$(BIN)/python -m tests.mutants
+
+# Prometheus' answers, recorded anew in about two minutes. One from a distribution's package will do (`apt-get download
+# prometheus`, `dpkg -x`), as will one built from its Go module; there is one file a version.
+PROMETHEUS ?= prometheus
+promql-vectors: setup
+	@command -v "$(PROMETHEUS)" >/dev/null || { echo "make promql-vectors: no $(PROMETHEUS) here: PROMETHEUS=/path/to/prometheus" >&2; exit 2; }
+	$(BIN)/python -m tests.promql.record "$(PROMETHEUS)"
 
 BUILDER ?= $(shell command -v podman || command -v docker)
 images: setup

@@ -38,18 +38,33 @@ rules = st.fixed_dictionaries(
 behaviors = st.fixed_dictionaries({}, optional={"scale_up": rules, "scale_down": rules})
 
 
+# those of vLLM, for which policies are rendered, by where an HPA can have them from
+OF_GPUS = {Signal.GPU_UTILIZATION, Signal.GPU_MEMORY}
+OF_PODS = sorted(set(Signal) - {Signal.QUEUED, Signal.STREAM_LAG, Signal.CPU, Signal.PENDING})
+OF_PROMETHEUS = [*OF_PODS, Signal.QUEUED]
+
+
 @st.composite
-def measured(draw: st.DrawFn) -> dict[str, Any]:
-    signal = draw(st.sampled_from(list(Signal)))
-    window = {} if signal.is_level else {"window_s": draw(st.integers(1, 7200))}
+def measured(draw: st.DrawFn, signals: list[Signal] = OF_PODS) -> dict[str, Any]:
+    signal = draw(st.sampled_from(signals))
+    window = {"window_s": draw(st.integers(1, 7200))} if signal.has_window else {}
     return {"signal": str(signal), **window}
+
+
+def types_of(metric: dict[str, Any]) -> st.SearchStrategy[str]:
+    return st.sampled_from(["Value"] + ["AverageValue"] * (metric["signal"] != Signal.QUEUE_COMPUTE_RATIO))
 
 
 @st.composite
 def hpa_metrics(draw: st.DrawFn) -> dict[str, Any]:
-    source = draw(st.sampled_from(["object", "external", "pods"]))
-    kind = "AverageValue" if source == "pods" else draw(st.sampled_from(["Value", "AverageValue"]))
-    return {**draw(measured()), "source": source, "type": kind, "target": draw(TARGETS)}
+    source = draw(st.sampled_from(["object", "external", "pods", "resource"]))
+    if source == "resource":
+        target = draw(st.sampled_from([{"type": "Utilization", "target": 70}, {"type": "AverageValue", "target": 0.5}]))
+        return {"signal": "cpu", **draw(st.sampled_from([{}, {"source": source}])), **target}
+    signals = {"pods": OF_PODS, "external": OF_PROMETHEUS, "object": OF_PODS}[source]
+    metric = draw(measured([signal for signal in signals if source == "pods" or signal not in OF_GPUS]))
+    kind = "AverageValue" if source == "pods" else draw(types_of(metric))
+    return {**metric, "source": source, "type": kind, "target": draw(TARGETS)}
 
 
 @st.composite
@@ -67,12 +82,13 @@ def hpas(draw: st.DrawFn) -> ClosedPolicy:
 def prometheus_triggers(draw: st.DrawFn) -> dict[str, Any]:
     share = st.floats(0, 4, allow_subnormal=False)
     activation = draw(st.sampled_from(["", "activation", "activation_ratio"]))
+    metric = draw(measured(OF_PROMETHEUS))
     return {
         "scaler": "prometheus",
-        **draw(measured()),
+        **metric,
         "threshold": draw(TARGETS),
         **({activation: draw(share)} if activation else {}),
-        "metric_type": draw(st.sampled_from(["Value", "AverageValue"])),
+        "metric_type": draw(types_of(metric)),
         "use_cached_metrics": draw(st.booleans()),
         "ignore_null": draw(st.booleans()),
     }
@@ -140,5 +156,62 @@ def kedas(draw: st.DrawFn) -> ClosedPolicy:
     return parse_policy(document, "drawn")
 
 
+shares = st.integers(100, 10_000).map(lambda hundredths: hundredths / 10_000)
+kpa_members = st.fixed_dictionaries(
+    {"metric": st.sampled_from(["concurrency", "rps"])},
+    optional={
+        "target": TARGETS.map(lambda target: target + 0.01),
+        "target_utilization_ratio": shares | st.floats(0.01, 1),
+        "window_s": st.integers(6, 3600),
+        "panic_window_ratio": shares,
+        "panic_threshold_ratio": st.floats(1.1, 10),
+        "scale_down_delay_s": st.integers(0, 3600),
+        "container_concurrency": st.integers(0, 1000),
+        "initial_scale": st.integers(0, 9),
+        "target_burst_capacity": st.just(-1) | st.floats(0, 1e6, allow_subnormal=False),
+        "pod_retention_s": st.integers(0, 3600) | st.floats(0, 3600, allow_subnormal=False),
+        "aggregation": st.sampled_from(["linear", "weighted-exponential"]),
+        "progress_deadline_s": st.integers(1, 7200),
+    },
+)
+
+
+@st.composite
+def kpas(draw: st.DrawFn) -> ClosedPolicy:
+    replicas = draw(bounds(lowest=0))
+    activation = draw(st.just(1) | st.integers(max(replicas["min"], 1), replicas["max"]))
+    return parse_policy(
+        {"kind": "kpa", "replicas": replicas, "activation_scale": activation} | draw(kpa_members), "drawn"
+    )
+
+
+@st.composite
+def knative_hpas(draw: st.DrawFn) -> ClosedPolicy:
+    source = draw(st.sampled_from(["cpu", "memory", "pods"]))
+    metric = {"source": source, "target": draw(st.integers(1, 10**6))}
+    document = {
+        "kind": "knative-hpa",
+        "replicas": draw(bounds()),
+        "metric": metric | (draw(measured()) if source == "pods" else {}),
+        "window_s": draw(optional(st.integers(6, 3600))),
+        "container_concurrency": draw(st.integers(0, 1000)),
+        "initial_scale": draw(optional(st.integers(0, 9))),
+        "progress_deadline_s": draw(optional(st.integers(1, 7200))),
+    }
+    return parse_policy(document, "drawn")
+
+
+@st.composite
+def _schedules(draw: st.DrawFn) -> ClosedPolicy:
+    # what cron can say: two entries or more at whole minutes of a day; 0 only between others
+    minutes = sorted(draw(st.sets(st.integers(0, 1439), min_size=2, max_size=6)))
+    counts = draw(st.lists(st.integers(1, 60), min_size=len(minutes), max_size=len(minutes)))
+    if draw(st.booleans()):
+        counts[draw(st.integers(0, len(counts) - 1))] = 0
+    times = [{"at_s": 60 * minute, "replicas": count} for minute, count in zip(minutes, counts, strict=True)]
+    return parse_policy({"kind": "schedule", "replicas": draw(bounds(lowest=0)), "times": times}, "drawn")
+
+
+schedules = _schedules()
 fixed = st.integers(0, 100).map(lambda count: parse_policy({"kind": "fixed", "replicas": count}, "drawn"))
-policies = hpas() | kedas() | fixed
+policies = hpas() | kedas() | kpas() | knative_hpas() | schedules | fixed

@@ -16,8 +16,9 @@ from tiphys.domain.recording import ITL_BINS, PoolRecording, Recording, ReplicaL
 from tiphys.domain.scenario import Scenario
 from tiphys.domain.slo import Objective, Slo
 from tiphys.domain.trace import Trace
-from tiphys.policies import FixedPolicy, HpaMetric, HpaPolicy
+from tiphys.policies import FixedPolicy, HpaMetric, HpaPolicy, SchedulePolicy
 from tiphys.policies.common import ReplicaBounds
+from tiphys.policies.schedule.rules import replicas_at, schedule_rules
 from tiphys.policies.space import PolicySpace
 
 STEP_S = 5.0
@@ -88,7 +89,7 @@ def _play(policy: ScalingPolicy, scenario: Scenario) -> Recording:
     steps = int(scenario.horizon_s / STEP_S) + 1
     load = np.bincount((scenario.trace.arrival_s / STEP_S).astype(int), minlength=steps)
     phase = int(np.random.default_rng(scenario.seed).integers(3))
-    created, removed = [0.0] * _wish(policy, 0.0), []
+    created, removed = [0.0] * _wish(policy, 0.0, scenario.starts_at_s), []
     backlog, waits = 0.0, np.zeros(steps)
     for step in range(steps):
         now = step * STEP_S
@@ -99,7 +100,7 @@ def _play(policy: ScalingPolicy, scenario: Scenario) -> Recording:
         backlog = max(0.0, backlog + load[step] - served)
         if step % 3 == phase:
             running = backlog + min(load[step] / STEP_S, ready * rate) * SERVICE_S
-            wish = _wish(policy, running)
+            wish = _wish(policy, running, scenario.starts_at_s + now)
             created += [now + 1e-9] * max(0, wish - living)
             removed += [now] * max(0, living - wish)
     first = scenario.trace.arrival_s + waits[(scenario.trace.arrival_s / STEP_S).astype(int)]
@@ -121,7 +122,9 @@ def _play(policy: ScalingPolicy, scenario: Scenario) -> Recording:
     )
 
 
-def _wish(policy: ScalingPolicy, running: float) -> int:
+def _wish(policy: ScalingPolicy, running: float, now: float) -> int:
+    if isinstance(policy, SchedulePolicy):
+        return replicas_at(schedule_rules(policy), now)
     if isinstance(policy, FixedPolicy):
         return policy.replicas
     assert isinstance(policy, HpaPolicy)

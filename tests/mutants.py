@@ -35,6 +35,8 @@ NOT_LAWS = (
     "new_history",
     "new_events",
     "new_state",
+    "new_buckets",
+    "new_maximum_window",
     "new_proposals",
     "no_samples",
     "no_containers",
@@ -58,6 +60,7 @@ class Family:
                 yield module, path
 
 
+KPA_LAWS = ("average", "delay", "target", "decider", "reconciler", "rules", "loop")
 FAMILIES = (
     Family(
         tuple(f"tiphys.policies.hpa.{name}" for name in ("calculator", "behavior", "reconcile")),
@@ -68,6 +71,11 @@ FAMILIES = (
         tuple(f"tiphys.policies.keda.{name}" for name in ("triggers", "poll", "fallback", "formula")),
         "keda*.json",
         "tests.conformance.keda",
+    ),
+    Family(
+        tuple(f"tiphys.policies.kpa.{name}" for name in KPA_LAWS),
+        "kpa*.json",
+        "tests.conformance.kpa",
     ),
 )
 

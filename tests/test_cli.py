@@ -20,9 +20,9 @@ from tiphys.documents import read_yaml, read_yaml_all
 TIPHYS = [sys.executable, "-c", "from tiphys.cli import main; main()"]
 PERCENTILES = {"mean", "p50", "p90", "p95", "p99"}
 COMMANDS = (
-    "run", "simulate", "search", "judge", "explain", "import", "render", "render-pipelines", "promote", "rollback",
-    "history", "profile make", "profile show", "profile capacity", "traffic fit", "traffic sample", "traffic show",
-    "schema", "report",
+    "run", "simulate", "compare", "search", "judge", "explain", "import", "render", "render-pipelines", "promote",
+    "rollback", "history", "profile make", "profile show", "profile capacity", "traffic fit", "traffic sample",
+    "traffic show", "schema", "report",
 )  # fmt: skip
 
 
@@ -349,3 +349,20 @@ def test_a_second_run_starts_its_first_trial_within_three_seconds(finished: Path
             waits_s.append(time.monotonic() - began)
             process.stderr.read()
     assert min(waits_s) < 3
+
+
+def test_compare_sets_policies_and_spaces_beside_what_was_possible(tiphys: Callable[..., Ran], tmp_path: Path) -> None:
+    path = small_experiment(tmp_path)
+    ran = tiphys("compare", path, "hpa-running", "published-keda-running", "--budget", "3", "--json")
+    assert ran.code == 0, ran.err
+    rows, baselines = ran.json["rows"], ran.json["baselines"]
+    assert [row["name"] for row in rows] == ["incumbent", "hpa-running", "published-keda-running"]
+    bound = baselines["lower_bound"]["gpu_seconds"]
+    for row in rows:
+        assert row["over_incumbent"] == row["gpu_seconds"] / rows[0]["gpu_seconds"]
+        assert row["over_lower_bound"] == row["gpu_seconds"] / bound
+        assert not row["meets"] or row["gpu_seconds"] >= bound
+    shown = tiphys("compare", path, "published-keda-running")
+    assert shown.code == 0 and "lower bound" in shown.out
+    assert ("clairvoyant (reference)" in shown.out) == (baselines["clairvoyant"] is not None)
+    assert tiphys("compare", path, "hpa-runing").code == 2

@@ -248,7 +248,7 @@ def test_a_policy_that_the_twin_cannot_obey_is_refused_before_any_work(
     document = small_document()
     document["incumbent"]["llm"] = str(policy)
     message = refused("run", small_experiment(tmp_path, document), "--out", tmp_path / "out")
-    for named in ("small.yaml", "incumbent.llm", "nats-jetstream", "prometheus"):
+    for named in ("small.yaml", "incumbent.llm.triggers.0", "JetStream", "no queue", "queue jetstream"):
         assert named in message
 
 

@@ -25,9 +25,8 @@ def scored(scenario: Scenario) -> int:
 @pytest.mark.parametrize("name", config_names("experiments"))
 def test_every_shipped_experiment_names_things_that_exist(name: str) -> None:
     found = Plan(*load_experiment(name))
-    assert set(found.incumbent) == set(found.experiment.service.pools)
-    assert found.service.pools[found.pool_name].kv_capacity_tokens > 0
-    for space in found.spaces.values():
+    assert set(found.incumbent) >= set(found.experiment.service.pools)
+    for space in (space for spaces in found.spaces.values() for space in spaces.values()):
         assert space.params_of(space.default) is not None, space.name
 
 
@@ -61,8 +60,8 @@ def test_numbers_that_cannot_act_are_fixed_and_told(tmp_path: Path) -> None:
         "triggers:\n- {scaler: prometheus, signal: running, threshold: {between: [5, 100]}}\n"
     )
     found = plan(search__spaces__llm=[str(space)])
-    assert [number.path for number in found.inert["polled"]] == ["polling_interval_s"]
-    assert [dimension.path for dimension in found.spaces["polled"].dimensions] == ["triggers.0.threshold"]
+    assert [number.path for number in found.inert["llm"]["polled"]] == ["polling_interval_s"]
+    assert [dimension.path for dimension in found.spaces["llm"]["polled"].dimensions] == ["triggers.0.threshold"]
 
 
 def test_a_trace_that_is_too_short_to_split_says_how_long_it_would_have_to_be() -> None:

@@ -21,12 +21,14 @@ from tiphys.domain.statistics import (
     student_t_cdf,
     student_t_quantile,
 )
+from tiphys.domain.users import Level, Users
 from tiphys.domain.values import parse
 from tiphys.domain.verdict import JudgeRules, Verdict
 from tiphys.errors import InputError
 from tiphys.policies.differences import differences
 from tiphys.policies.hpa.spec import HpaPolicy
 from tiphys.search import Exam, judge_on
+from tiphys.search.judging import traffic_blocks
 
 REPLICATES = tuple(Replicate("real", True) for _ in range(10)) + tuple(Replicate(f"draw-{i}", False) for i in range(20))
 LONG = Blocks(block_s=60.0, count=30.0)
@@ -309,8 +311,7 @@ def test_an_exam_pairs_every_play_and_counts_its_traffics() -> None:
     steps: list[tuple[int, int]] = []
     result = judge_on(
         FluidPlatform({"llm": hpa(1.0)}),
-        "llm",
-        [hpa(2.0), hpa(64.0)],
+        [{"llm": hpa(2.0)}, {"llm": hpa(64.0)}],
         exam(),
         SLO,
         on_progress=lambda done, total: steps.append((done, total)),
@@ -324,12 +325,18 @@ def test_an_exam_pairs_every_play_and_counts_its_traffics() -> None:
 
 def test_the_incumbent_is_in_force_again_after_an_exam() -> None:
     platform = FluidPlatform({"llm": hpa(1.0)})
-    judge_on(platform, "llm", [hpa(2.0)], exam(), SLO)
+    judge_on(platform, [{"llm": hpa(2.0)}], exam(), SLO)
     assert platform.incumbent() == {"llm": hpa(1.0)}
 
 
 def test_one_and_two_workers_give_the_same_verdict() -> None:
     alone, together = (
-        judge_on(FluidPlatform(), "llm", [hpa(2.0)], exam(), SLO, workers=workers).document() for workers in (1, 2)
+        judge_on(FluidPlatform(), [{"llm": hpa(2.0)}], exam(), SLO, workers=workers).document() for workers in (1, 2)
     )
     assert alone == together
+
+
+def test_a_closed_loop_holds_a_block_a_minute_of_what_was_played() -> None:
+    users = Users(levels=(Level(at_s=0, users=5),), requests_per_user=15)
+    looped = Scenario(wave(minutes=2), users=users)
+    assert traffic_blocks(looped, JudgeRules(), 600.0) == Blocks(block_s=60.0, count=10.0)

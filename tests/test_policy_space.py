@@ -254,6 +254,17 @@ def test_cached_metrics_and_fallback_make_the_polling_interval_act():
     assert "polling_interval_s" not in inert_paths(keda_space(fallback=fallback))
 
 
+def test_under_a_formula_the_triggers_own_thresholds_are_inert():
+    trigger = {"scaler": "prometheus", "name": "a", "signal": "running", "threshold": {"between": [1, 9]}}
+    modifiers = {"formula": "a * 2", "target": {"between": [1, 9]}, "activation_target": {"between": [0, 2]}}
+    searched = keda_space(
+        replicas={"min": 0, "max": 8},
+        triggers=[trigger | {"activation_ratio": {"between": [0, 0.9]}}],
+        scaling_modifiers=modifiers,
+    )
+    assert inert_paths(searched) == {"triggers.0.threshold", "triggers.0.activation_ratio"}
+
+
 def test_tolerances_are_inert_where_the_cluster_does_not_honour_them():
     document = SPACE | {"behavior": {"scale_up": {"tolerance": {"between": [0.0, 0.3]}}}}
     searched = PolicySpace(document, "space", "space.yaml")

@@ -9,6 +9,7 @@ from hypothesis import given
 
 from tests.drawn_policies import policies
 from tiphys.domain.service import Envelope
+from tiphys.domain.signals import Signal
 from tiphys.errors import InputError
 from tiphys.policies import HpaPolicy, KedaPolicy, check_bounds, clipped, parse_policy
 
@@ -43,8 +44,32 @@ def test_a_latency_without_a_window_has_one_of_a_minute():
     assert isinstance(policy, HpaPolicy) and policy.metrics[0].window_s == 60
 
 
+@pytest.mark.parametrize("signal", [signal for signal in Signal if signal.has_window])
+def test_what_is_computed_over_time_has_a_window(signal):
+    policy = parse_policy(with_metric(signal=str(signal), type="Value", window_s=45))
+    assert isinstance(policy, HpaPolicy) and policy.metrics[0].window_s == 45
+    assert parse_policy(policy.document()) == policy
+
+
+def test_cpu_is_a_resource_without_being_said_to_be():
+    policy = parse_policy(with_metric(signal="cpu", type="Utilization", target=70))
+    assert isinstance(policy, HpaPolicy) and policy.metrics[0].source == "resource"
+    assert policy == parse_policy(with_metric(signal="cpu", type="Utilization", target=70, source="resource"))
+
+
+def test_each_pod_may_have_a_ratio_of_its_own():
+    policy = parse_policy(with_metric(signal="queue_compute_ratio", source="pods", target="1000m"))
+    assert isinstance(policy, HpaPolicy) and policy.metrics[0].target == 1.0
+
+
+def test_what_a_keda_policy_looks_at_is_said_by_every_trigger():
+    lag = {"scaler": "nats-jetstream", "endpoint": "nats.nats:8222", "stream": "s", "consumer": "c"}
+    policy = parse_policy(KEDA | {"triggers": [lag, {"scaler": "cpu", "threshold": 70}, TRIGGER]})
+    assert policy.signals == (Signal.STREAM_LAG, Signal.CPU, Signal.RUNNING)
+
+
 def test_a_level_has_no_window():
-    assert "window_s is for latency signals" in wrong(with_metric(window_s=60))
+    assert "window_s is for latencies and rates" in wrong(with_metric(window_s=60))
 
 
 def test_targets_may_be_quantities_and_keep_whole_thousandths():
@@ -74,6 +99,19 @@ def test_an_unknown_signal_lists_the_known_ones():
         (with_metric(target=float("inf")), "metrics.0.target: Input should be a finite number"),
         (with_metric(target="2 s"), "metrics.0.target: is not a quantity"),
         (with_metric(source="pods", type="Value"), "a metric of source pods has type AverageValue"),
+        (with_metric(source="resource"), "metrics.0: source resource is for cpu and cpu for it alone"),
+        (with_metric(signal="cpu", source="object"), "source resource is for cpu and cpu for it alone"),
+        (with_metric(signal="cpu", type="Value"), "cpu has type Utilization (percent of the request) or AverageValue"),
+        (with_metric(signal="cpu", type="Utilization", target=70.5), "a utilization target is a whole percentage"),
+        (with_metric(signal="cpu", type="AverageValue", window_s=60), "window_s is for latencies and rates"),
+        (with_metric(type="Utilization"), "type Utilization is for cpu: running has Value or AverageValue"),
+        (with_metric(signal="stream_lag"), "asked of NATS by a nats-jetstream trigger of kind keda"),
+        (with_metric(signal="queued", source="pods"), "no value of each: give source external"),
+        (with_metric(signal="queue_compute_ratio"), "one number of the pool, not a sum over its replicas: give type"),
+        (
+            with_metric(signal="cpu", type="Utilization", target=70) | {"replicas": {"min": 0, "max": 4}},
+            "min 0 needs a metric of source object or external",
+        ),
         (HPA | {"metrics": []}, "metrics: must hold at least one"),
         (HPA | {"replicas": {"min": 5, "max": 4}}, "replicas: min 5 is over max 4"),
         (HPA | {"replicas": {"min": "1", "max": 4}}, "replicas.min: Input should be a valid integer"),
@@ -105,6 +143,9 @@ def test_what_autoscaling_v2_would_refuse_is_an_error(document, expected):
         ({"triggers": []}, "triggers: must hold at least one"),
         ({"triggers": [TRIGGER | {"activation": 1, "activation_ratio": 0.5}]}, "say the same thing"),
         ({"triggers": [TRIGGER | {"scaler": "redis"}]}, "'redis'"),
+        ({"triggers": [TRIGGER | {"signal": "cpu"}]}, "keda a trigger cpu"),
+        ({"triggers": [TRIGGER | {"signal": "stream_lag"}]}, "nats-jetstream trigger"),
+        ({"triggers": [TRIGGER | {"signal": "queue_compute_ratio"}]}, "triggers.0: queue_compute_ratio is one number"),
         ({"triggers": [TRIGGER | {"thresold": 5}]}, "did you mean 'threshold'?"),
         ({"triggers": [{"scaler": "cpu", "threshold": 70.5}]}, "whole percentage"),
         ({"triggers": [{"scaler": "cpu", "threshold": 70}], "replicas": {"min": 0}}, "cpu triggers alone"),

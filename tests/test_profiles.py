@@ -22,12 +22,23 @@ from tiphys.domain.slo import Objective, Slo
 from tiphys.errors import InputError
 from tiphys.profiles import known_profiles, load_profile, profile_text
 from tiphys.profiles.capacity import capacity, signal_targets
+from tiphys.profiles.encoders import ENCODERS
 from tiphys.profiles.fit import Step, fit_error, fit_step_time, nonnegative_least_squares
-from tiphys.profiles.grid import TABLE_TOKENS, Shape, fitted_shapes, held_out_shapes
+from tiphys.profiles.grid import (
+    ENCODER_TABLE_TOKENS,
+    TABLE_TOKENS,
+    Shape,
+    encoder_fitted_shapes,
+    encoder_held_out_shapes,
+    fitted_shapes,
+    held_out_shapes,
+)
 from tiphys.profiles.make import Recipe, make_profile, make_profile_file, recipe_of, remake
 from tiphys.profiles.show import error_sentence, show, show_text
 
 NAMES = known_profiles()
+READERS = tuple(name for name in NAMES if load_profile(name).model in ENCODERS)
+WRITERS = tuple(name for name in NAMES if name not in READERS)
 CHAT = "llama31-8b_h100_vllm_tp1"
 LOOSE = Slo(objectives=(Objective(metric="e2e", at_most_s=1e6, share=0.9),))
 
@@ -62,12 +73,15 @@ MODELS = {
     "Qwen/Qwen3-32B": Model(31.98e9, 0.778e9, 64, 64, 8, 128),
     "meta-llama/Meta-Llama-3.1-70B": Model(69.5e9, 1.051e9, 80, 64, 8, 128),
     "nvidia/Llama-3_3-Nemotron-Super-49B-v1": Model(48.8e9, 1.051e9, 49, 64, 8, 128),
+    "nvidia/llama-3.2-nv-embedqa-1b-v2": Model(0.973e9, 0, 16, 32, 8, 64),
+    "nvidia/llama-3.2-nv-rerankqa-1b-v2": Model(0.973e9, 0, 16, 32, 8, 64),
 }
 EXPECTED = {
     *(f"llama31-8b_{gpu}_{engine}_tp1" for gpu in ("h100", "a100", "l40s") for engine in ("vllm", "trtllm")),
     *(f"llama31-70b_{gpu}_{engine}_tp4" for gpu in ("h100", "h200") for engine in ("vllm", "trtllm")),
     *(f"qwen3-32b_h100_{engine}_tp2" for engine in ("vllm", "trtllm")),
     *(f"llama33-nemotron-49b_h100_{engine}_tp4" for engine in ("vllm", "trtllm")),
+    *(f"nv-{task}-1b_{gpu}_vllm_tp1" for task in ("embedqa", "rerankqa") for gpu in ("h100", "l40s")),
 }
 
 
@@ -111,7 +125,7 @@ def test_a_shipped_profile_fits_held_out_steps_well(name: str) -> None:
     assert error.max_ratio < 0.17
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", WRITERS)
 def test_no_step_is_faster_than_the_roofline(name: str) -> None:
     profile = load_profile(name)
     decode_only = [(0, 0, b, b * context) for b, context in product((1, 8, 64, 256), (128, 1024, 4096, 16384))]
@@ -123,7 +137,7 @@ def test_no_step_is_faster_than_the_roofline(name: str) -> None:
             assert step_ms(profile, *step) >= roofline_ms(profile, *step), step
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", WRITERS)
 def test_steps_that_are_bound_by_one_thing_are_within_a_factor_of_its_roofline(name: str) -> None:
     profile = load_profile(name)
     for step in ((0, 0, 1, 128), (8192, 2048, 0, 0)):
@@ -140,7 +154,7 @@ def test_a_faster_gpu_has_faster_steps() -> None:
         assert step_ms(h100, *step) < step_ms(a100, *step) < step_ms(l40s, *step)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", WRITERS)
 def test_the_kv_cache_is_what_the_weights_leave_of_the_memory(name: str) -> None:
     profile = load_profile(name)
     gpu, model = GPUS[profile.gpu], MODELS[profile.model]
@@ -151,6 +165,63 @@ def test_the_kv_cache_is_what_the_weights_leave_of_the_memory(name: str) -> None
     most = (all_memory - weights * (0.9 if profile.engine == "trtllm" else 1)) / kv_bytes
     runtime = 7 * 2**30 * profile.tensor_parallel / kv_bytes
     assert most - runtime < profile.kv_capacity_tokens < most
+
+
+# --- encoders
+
+ENCODER_STEPS = tuple(product((16, 128, 512, 2048, 8192), (16, 128, 512, 2048, 8192)))
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_a_step_of_an_encoder_is_not_faster_than_its_weights_are_read_and_every_pair_of_tokens_is_computed(
+    name: str,
+) -> None:
+    profile = load_profile(name)
+    gpu, model = GPUS[profile.gpu], MODELS[profile.model]
+    for tokens, sequence in ENCODER_STEPS:
+        if sequence <= tokens:
+            pairs = 4 * model.attention_layers * model.heads * model.head_size * tokens * sequence
+            operations_s = (2 * model.parameters * tokens + pairs) / gpu.flops
+            least_ms = 1e3 * max(2 * model.parameters / gpu.bytes_per_s, operations_s)
+            # Norms and activations take a large share of a layer this narrow.
+            assert least_ms <= step_ms(profile, tokens, sequence, 0, 0) <= 4.0 * least_ms, (tokens, sequence)
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_an_encoder_costs_nothing_to_decode_and_its_room_is_far_over_a_step(name: str) -> None:
+    profile = load_profile(name)
+    assert profile.step.decode_ms == profile.step.kv_token_ms == 0.0
+    assert profile.max_sequence_tokens == 8192 <= profile.max_batched_tokens
+    assert profile.kv_capacity_tokens > 50 * profile.max_batched_tokens
+    room = GPUS[profile.gpu].memory_bytes * profile.source.memory_ratio - 2 * MODELS[profile.model].parameters
+    assert profile.kv_capacity_tokens * profile.kv_bytes_per_token < room
+    assert "activations of up to" in show(profile).facts
+
+
+def test_sequences_that_do_not_attend_to_one_another_are_read_faster_than_one_of_their_length() -> None:
+    reranker = load_profile("nv-rerankqa-1b_h100_vllm_tp1")
+    pairs_of_query_and_chunk, one_document = (step_ms(reranker, 6400, length, 0, 0) for length in (320, 6400))
+    assert pairs_of_query_and_chunk < 0.8 * one_document
+
+
+def test_embedder_and_reranker_of_one_backbone_differ_in_name_only() -> None:
+    for gpu in ("h100", "l40s"):
+        embedder, reranker = (load_profile(f"nv-{task}-1b_{gpu}_vllm_tp1") for task in ("embedqa", "rerankqa"))
+        assert embedder.with_(name=reranker.name, model=reranker.model) == reranker
+
+
+@pytest.mark.parametrize(("budget", "longest"), [(8192, 8192), (2048, 512)])
+def test_steps_of_an_encoder_are_whole_sequences_and_none_is_both_fitted_and_held_out(
+    budget: int, longest: int
+) -> None:
+    fitted, held_out = (of(budget, longest) for of in (encoder_fitted_shapes, encoder_held_out_shapes))
+    assert not set(fitted).intersection(held_out)
+    assert len(held_out) == len(set(held_out)) > 400
+    for shape in (*fitted, *held_out):
+        assert shape.prompt_tokens <= longest and shape.prefill_tokens % shape.prompt_tokens == 0
+        assert shape.decodes == shape.context_tokens == 0
+    assert max(shape.prefill_tokens for shape in held_out) <= budget
+    assert set(TABLE_TOKENS) < set(ENCODER_TABLE_TOKENS)
 
 
 # --- reading
@@ -372,6 +443,7 @@ def test_a_recipe_that_cannot_be_made_leaves_the_file_as_it_was(tmp_path: Path) 
         ({"tensor_parallel": 0}, "must be at least 1"),
         ({"memory_ratio": 1.5}, "at most 1"),
         ({"model": "meta-llama/Meta-Llama-3.1-70B"}, "no memory is left for a KV cache"),
+        ({"model": "nvidia/llama-3.2-nv-embedqa-1b-v2", "system": "a100_sxm"}, "has no answer"),
     ],
 )
 def test_a_recipe_that_cannot_be_made_says_why(change: dict[str, object], message: str) -> None:

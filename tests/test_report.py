@@ -123,3 +123,19 @@ def test_the_margin_of_a_trial_is_that_of_its_objectives(run: Path) -> None:
     assert len(trials) >= 8
     assert any(trial.margin > 0.001 for trial in trials), "the promise on failures would hide every other"
     assert {trial.feasible for trial in trials if trial.shortlisted} == {True}
+
+
+def test_the_report_says_how_far_both_are_from_what_was_possible(run: Path, tmp_path: Path) -> None:
+    found = json.loads((run / "baselines.json").read_text())
+    verdict = json.loads((run / "verdict.json").read_text())
+    plain = unescape(re.sub(r"<[^>]+>", " ", (run / "report.html").read_text()))
+    bound = found["lower_bound"]["gpu_seconds"]
+    assert 0 < bound <= verdict["incumbent"]["scorecard"]["gpu_seconds"]
+    assert f"can go below {bound:,.0f} GPU-seconds here" in plain
+    for contestant in ("incumbent", "challenger"):
+        assert f"{verdict[contestant]['scorecard']['gpu_seconds'] / bound:.2f} times" in plain
+    assert "clairvoyant plan" in plain or found["message"] in plain
+    copy = tmp_path / "old"
+    shutil.copytree(run, copy)
+    (copy / "baselines.json").unlink()
+    assert "lower bound" not in write_report(copy).read_text()

@@ -36,7 +36,7 @@ SPACES = {"hpa": hpa_space(), "fixed": fixed_space()}
 
 def found(folder: Path | None = None, platform: FluidPlatform | None = None, **changes: object) -> SearchResult:
     arguments: dict[str, object] = {"trials": TRIALS, "seed": 3, "folder": folder} | changes
-    return search(platform or FluidPlatform(), "llm", SPACES, PLAN, SLO, **arguments)  # type: ignore[arg-type]
+    return search(platform or FluidPlatform(), {"llm": SPACES}, PLAN, SLO, **arguments)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -62,15 +62,15 @@ def test_the_best_policy_is_feasible_everywhere_and_cheaper_than_every_published
 
 
 def test_no_feasible_policy_of_an_exhausted_space_is_cheaper_than_the_best() -> None:
-    result = search(FluidPlatform(), "llm", {"fixed": fixed_space()}, PLAN, SLO, trials=40)
-    bench = Bench(FluidPlatform(), "llm", PLAN, SLO, Minimised())
-    feasible = [n for n in range(1, 9) if evaluate(bench, FixedPolicy(replicas=n)).feasible]
-    assert result.best.policy == FixedPolicy(replicas=min(feasible))
+    result = search(FluidPlatform(), {"llm": {"fixed": fixed_space()}}, PLAN, SLO, trials=40)
+    bench = Bench(FluidPlatform(), PLAN, SLO, Minimised())
+    feasible = [n for n in range(1, 9) if evaluate(bench, {"llm": FixedPolicy(replicas=n)}).feasible]
+    assert result.best.policy == {"llm": FixedPolicy(replicas=min(feasible))}
 
 
 def test_the_value_is_the_mean_over_nominal_scenarios_and_the_margin_the_worst_over_all(whole: SearchResult) -> None:
     best = whole.best
-    bench = Bench(FluidPlatform(), "llm", PLAN, SLO, Minimised())
+    bench = Bench(FluidPlatform(), PLAN, SLO, Minimised())
     alone = [
         evaluate(dataclasses.replace(bench, plan=EvaluationPlan((scenario,))), best.policy)
         for scenario in PLAN.scenarios
@@ -80,8 +80,8 @@ def test_the_value_is_the_mean_over_nominal_scenarios_and_the_margin_the_worst_o
 
 
 def test_the_default_then_the_handed_in_then_the_incumbent_are_the_first_trials() -> None:
-    result = found(platform=FluidPlatform({"llm": hpa(2.0)}), seeds={"hpa": [hpa(8.0, high=200)]})
-    first = [(c.origin, c.policy, c.params is None) for c in result.trials if c.space == "hpa"][:3]
+    result = found(platform=FluidPlatform({"llm": hpa(2.0)}), seeds={"llm": {"hpa": [hpa(8.0, high=200)]}})
+    first = [(c.origin, c.policy["llm"], c.params is None) for c in result.trials if c.space == "hpa"][:3]
     assert first == [
         ("published default", hpa(4.0), False),
         ("capacity", hpa(8.0, high=200), True),
@@ -103,7 +103,7 @@ def test_the_worse_half_stops_and_the_rest_shares_what_remains() -> None:
 def test_every_family_is_tried_however_few_the_trials(families: int) -> None:
     spaces = {f"fixed-{number}": fixed_space() for number in range(families)}
     for trials in range(families, 3 * families):
-        result = search(FluidPlatform(), "llm", spaces, PLAN, SLO, trials=trials)
+        result = search(FluidPlatform(), {"llm": spaces}, PLAN, SLO, trials=trials)
         assert {candidate.space for candidate in result.trials} == set(spaces)
         assert len(result.trials) <= trials
 
@@ -128,14 +128,14 @@ def test_where_nothing_is_feasible_the_shortlist_holds_what_misses_least() -> No
     small = {
         "fixed": PolicySpace({"kind": "fixed", "replicas": {"between": [1, 2]}}, published=FixedPolicy(replicas=1))
     }
-    result = search(FluidPlatform(), "llm", small, PLAN, SLO, trials=12)
+    result = search(FluidPlatform(), {"llm": small}, PLAN, SLO, trials=12)
     assert not result.feasible
-    assert [c.policy for c in result.shortlist] == [FixedPolicy(replicas=2)]
+    assert [c.policy for c in result.shortlist] == [{"llm": FixedPolicy(replicas=2)}]
     assert all(c.outcome.played == len(PLAN.scenarios) for c in result.trials)
 
 
 def test_numbers_that_cost_nothing_are_put_back(whole: SearchResult) -> None:
-    result = search(FluidPlatform(), "llm", {"hpa": hpa_space()}, PLAN, SLO, trials=60, seed=3)
+    result = search(FluidPlatform(), {"llm": {"hpa": hpa_space()}}, PLAN, SLO, trials=60, seed=3)
     simplified = [c for c in result.shortlist if c.origin == "simplified"]
     assert simplified
     sampled = min((c for c in result.trials if c.origin == "sampled"), key=lambda c: c.outcome.rank)
@@ -144,13 +144,13 @@ def test_numbers_that_cost_nothing_are_put_back(whole: SearchResult) -> None:
 
 def test_a_space_with_one_point_costs_one_trial() -> None:
     point = {"one": PolicySpace({"kind": "fixed", "replicas": 6}), "hpa": hpa_space()}
-    result = search(FluidPlatform(), "llm", point, PLAN, SLO, trials=20)
+    result = search(FluidPlatform(), {"llm": point}, PLAN, SLO, trials=20)
     assert sum(c.space == "one" for c in result.trials) == 1
 
 
 def test_a_play_in_which_nothing_finishes_misses_everything_and_still_costs() -> None:
     beyond = Scenario(TRACE, warmup_s=TRACE.end_s - 0.001)
-    outcome = evaluate(Bench(FluidPlatform(), "llm", EvaluationPlan((beyond,)), SLO, Minimised()), hpa(4.0))
+    outcome = evaluate(Bench(FluidPlatform(), EvaluationPlan((beyond,)), SLO, Minimised()), {"llm": hpa(4.0)})
     assert not outcome.feasible
     assert list(outcome.margins.values()) == [-0.9, 0.01 - 1.0]
     assert outcome.value > 0
@@ -239,7 +239,7 @@ def test_a_journal_cut_at_any_byte_gives_the_same_search_and_plays_only_what_was
 ) -> None:
     found(tmp_path)
     content = (tmp_path / "study.journal").read_bytes()
-    evaluations = {(str(c.policy.document()), c.outcome.played) for c in whole.trials}
+    evaluations = {(str(c.policy["llm"].document()), c.outcome.played) for c in whole.trials}
     random = Random(1)
     cuts = [0, 1, len(content) - 1, content.index(b"\n") + 1, *random.sample(range(len(content)), 10)]
     for number, cut in enumerate(cuts):
@@ -341,7 +341,7 @@ def test_a_journal_in_use_is_refused(tmp_path: Path) -> None:
         with pytest.raises(InputError, match="in use"):
             found(tmp_path)
 
-    search(FluidPlatform(), "llm", {"fixed": fixed_space()}, PLAN, SLO, trials=2, folder=tmp_path, on_progress=once)
+    search(FluidPlatform(), {"llm": {"fixed": fixed_space()}}, PLAN, SLO, trials=2, folder=tmp_path, on_progress=once)
 
 
 def test_a_journal_damaged_in_the_middle_is_an_error_that_names_the_line(tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def test_an_unknown_profile_lists_the_known() -> None:
     assert "azure2023-conv" in caught.value.allowed
 
 
-@pytest.mark.parametrize("kind", ["prometheus", "concurrency", "aiperf", "cvs"])
+@pytest.mark.parametrize("kind", ["prometheus", "otel", "aiperf", "cvs"])
 def test_a_kind_that_is_not_built_lists_those_that_are(kind: str) -> None:
     with pytest.raises(InputError) as caught:
         read({"kind": kind})

@@ -74,11 +74,24 @@ def lean_jit(function: F) -> F:
     return _compiled(function, inner=True, _nrt=False)
 
 
+def law_jit(function: F) -> F:
+    """As `jit`, without reference counts: for a law that owns, allocates and returns no array, called by Python too."""
+    return _compiled(function, inner=function.__name__.startswith("_"), _nrt=False)
+
+
 def inlined_jit(function: F) -> F:
     """As `lean_jit`, and made part of its caller: for what happens at every request, where handing over the arrays
     took half the time.
     """
     return _compiled(function, inner=True, _nrt=False, forceinline=True)
+
+
+def generated_jit(function: F, lean: bool) -> F:
+    """As `lean_jit` or `inner_jit`, for a function that was made by the program: it has no file to be cached by, and
+    becomes part of what is cached of its callers.
+    """
+    options = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True} | ({"_nrt": False} if lean else {})
+    return cast(F, numba.njit(error_model="numpy", **options)(function))  # type: ignore[call-overload]
 
 
 def _compiled(function: F, *, inner: bool, **options: bool) -> F:

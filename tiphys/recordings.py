@@ -18,19 +18,36 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import Field
 
 from tiphys.documents import write_atomically
+from tiphys.domain.faults import Fault
+from tiphys.domain.nodes import Offline, Tier
 from tiphys.domain.platform import Policy
-from tiphys.domain.recording import PoolRecording, Recording, ReplicaLife
+from tiphys.domain.recording import JobTimes, OfflineJobs, PoolRecording, Recording, ReplicaLife
+from tiphys.domain.route import Hop
 from tiphys.domain.settings import ClusterSettings
-from tiphys.domain.trace import Trace
-from tiphys.domain.values import parse
+from tiphys.domain.trace import ONE_CLASS, Trace
+from tiphys.domain.values import Frozen, parse
 from tiphys.errors import InputError
 
 _FORMAT = "tiphys.recording/v1"
 _LIFE = ("created_s", "ready_s", "removed_s", "gone_s")
+_PLACED = ("scheduled_s", "tier")
+_JOBS = ("arrival_s", "first_token_s", "finish_s", "failed", "output_tokens")
+_OFFLINE = ("began_s", "told_s", "gone_s", "lost", "tier")
 _POOL_TABLES = ("life", "decisions", "itl_counts")
 _NUMBERS = ("warmup_s", "horizon_s", "end_s", "seed", "wall_s", "preemptions")
+
+
+class _Surroundings(Frozen):
+    """What was around a play that had more than a pool: written where there is any of it."""
+
+    classes: dict[str, tuple[Hop, ...]] = Field(default_factory=dict)
+    faults: tuple[Fault, ...] = ()
+    tiers: tuple[Tier, ...] = ()
+    offline: Offline | None = None
+    trace_classes: tuple[str, ...] = ONE_CLASS
 
 
 @dataclass(frozen=True)
@@ -58,10 +75,15 @@ def write_recording(
         "policy": {name: scaling.document() for name, scaling in (policy or {}).items()},
         "settings": (settings or ClusterSettings()).document(),
     }
-    metadata: dict[str, str | bytes] = {"tiphys.play": json.dumps(stated)}
+    around = _surroundings(recording).document()
+    metadata: dict[str, str | bytes] = {"tiphys.play": json.dumps(stated | ({"around": around} if around else {}))}
     for name, pool in recording.pools.items():
         for part, table in zip(_POOL_TABLES, _pool_tables(pool), strict=True):
             metadata[f"tiphys.{part}.{name}"] = _packed(table)
+        if pool.jobs is not None:
+            metadata[f"tiphys.jobs.{name}"] = _packed(_columns(pool.jobs, _JOBS))
+    if recording.offline is not None:
+        metadata["tiphys.offline"] = _packed(_columns(recording.offline, _OFFLINE))
     buffer = io.BytesIO()
     pq.write_table(_requests(recording).replace_schema_metadata(metadata), buffer, compression="zstd")
     write_atomically(path, buffer.getvalue())
@@ -85,6 +107,22 @@ def read_recording(path: Path) -> StoredRecording:
     return StoredRecording(recording, stated["policy"], parse(ClusterSettings, stated["settings"], str(path)))
 
 
+def _surroundings(recording: Recording) -> _Surroundings:
+    return _Surroundings(
+        classes=dict(recording.classes),
+        faults=recording.faults,
+        tiers=recording.tiers,
+        offline=None if recording.offline is None else recording.offline.spec,
+        trace_classes=recording.trace.classes,
+    )
+
+
+def _columns(value: object, names: tuple[str, ...]) -> pa.Table:
+    """A table of those members that there are."""
+    members = {name: getattr(value, name) for name in names}
+    return pa.table({name: member for name, member in members.items() if member is not None})
+
+
 def _requests(recording: Recording) -> pa.Table:
     trace = recording.trace
     columns: dict[str, Any] = {
@@ -95,6 +133,8 @@ def _requests(recording: Recording) -> pa.Table:
         "finish_s": recording.finish_s,
         "failed": recording.failed,
     }
+    if trace.class_of is not None:
+        columns["class"] = trace.class_of
     if recording.replica_of_request is not None:
         columns["replica"] = recording.replica_of_request
     return pa.table(columns)
@@ -104,7 +144,7 @@ def _pool_tables(pool: PoolRecording) -> tuple[pa.Table, ...]:
     """In the order of `_POOL_TABLES`."""
     decisions = pool.decisions
     return (
-        pa.table({name: getattr(pool.life, name) for name in _LIFE}),
+        _columns(pool.life, (*_LIFE, *_PLACED)),
         pa.table({name: np.ascontiguousarray(decisions[name]) for name in decisions.dtype.names or ()}),
         pa.table({"tokens": pool.itl_counts}),
     )
@@ -124,8 +164,15 @@ def _unpacked(packed: bytes) -> dict[str, Any]:
 
 def _recording(table: pa.Table, stated: Mapping[str, Any], metadata: Mapping[str, bytes]) -> Recording:
     columns = {name: table[name].to_numpy() for name in table.column_names}
+    around = parse(_Surroundings, stated.get("around", {}))
     trace = Trace(
-        columns["arrival_s"], columns["input_tokens"], columns["output_tokens"], stated["trace"], stated["trace_end_s"]
+        columns["arrival_s"],
+        columns["input_tokens"],
+        columns["output_tokens"],
+        stated["trace"],
+        stated["trace_end_s"],
+        columns.get("class"),
+        around.trace_classes,
     )
     return Recording(
         trace=trace,
@@ -134,6 +181,10 @@ def _recording(table: pa.Table, stated: Mapping[str, Any], metadata: Mapping[str
         failed=columns["failed"],
         pools={name: _pool(name, gpus, metadata) for name, gpus in stated["pools"].items()},
         replica_of_request=columns.get("replica"),
+        classes=around.classes,
+        faults=around.faults,
+        tiers=around.tiers,
+        offline=_offline(around, metadata),
         **{name: stated[name] for name in _NUMBERS},
     )
 
@@ -144,4 +195,15 @@ def _pool(name: str, gpus_per_replica: int, metadata: Mapping[str, bytes]) -> Po
     table = np.empty(rows, dtype=[(column, "f8") for column in decisions])
     for column, values in decisions.items():
         table[column] = values
-    return PoolRecording(gpus_per_replica, ReplicaLife(*(life[part] for part in _LIFE)), table, itl["tokens"])
+    jobs = _unpacked(metadata[f"tiphys.jobs.{name}"]) if f"tiphys.jobs.{name}" in metadata else None
+    return PoolRecording(
+        gpus_per_replica,
+        ReplicaLife(**life),
+        table,
+        itl["tokens"],
+        None if jobs is None else JobTimes(**jobs),
+    )
+
+
+def _offline(around: _Surroundings, metadata: Mapping[str, bytes]) -> OfflineJobs | None:
+    return None if around.offline is None else OfflineJobs(around.offline, **_unpacked(metadata["tiphys.offline"]))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform as python_platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -19,17 +19,20 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from tiphys.baselines import baselines, work_on_route
 from tiphys.compiled import is_cached, sources_digest
 from tiphys.documents import parse_yaml, read_text, to_json, to_yaml, write_atomically, write_yaml
+from tiphys.domain.baselines import Baselines
+from tiphys.domain.latencies import answering_hop
 from tiphys.domain.platform import Policy, ScalingPolicy, governed_by
 from tiphys.domain.scenario import Scenario
 from tiphys.domain.scorecard import score
 from tiphys.domain.signals import Signal
-from tiphys.domain.values import Frozen, parse
+from tiphys.domain.values import Frozen
 from tiphys.domain.verdict import JudgeRules, Verdict
 from tiphys.errors import InputError, PlatformError, unknown_name
-from tiphys.experiment import Experiment, Plan
-from tiphys.policies import HpaPolicy, KedaPolicy, PolicySpace, PrometheusTrigger, parse_policy, render
+from tiphys.experiment import Experiment, Plan, parse_experiment
+from tiphys.policies import HpaPolicy, KedaPolicy, PolicySpace, PrometheusTrigger, parse_policy
 from tiphys.profiles import load_profile, profile_text
 from tiphys.profiles.capacity import capacity, signal_targets
 from tiphys.progress import report
@@ -38,6 +41,7 @@ from tiphys.promotion import promote as promote_run
 from tiphys.recordings import write_recording
 from tiphys.search import EvaluationPlan, Exam, judge_on, search, write_shortlist, write_trials
 from tiphys.search import Progress as SearchProgress
+from tiphys.search.joint import SpacesByPool
 
 PlatformName = Literal["twin", "cluster"]
 Decision = Literal["promote", "keep", "infeasible", "too_short"]
@@ -63,7 +67,7 @@ class Run:
 
 
 class Engine(Frozen):
-    """The prepared serving artefact of a pool, named by the digest of all that makes it."""
+    """The prepared serving artefact of a pool (of all pools together), named by the digest of all that makes it."""
 
     name: str
     digest: str
@@ -93,7 +97,7 @@ class Load(Frozen):
 
 
 class Calibration(Frozen):
-    """The profile that the twin plays with, and what is known of its error (a share of the step time)."""
+    """The profile that the twin plays with, and what is known of its error (a share of the step time); each pool's."""
 
     profile: str
     digest: str
@@ -102,11 +106,28 @@ class Calibration(Frozen):
 
 
 class Shortlist(Frozen):
-    """The policies worth judging, best first, for one pool. Where none is feasible, the one that misses least."""
+    """The policies worth judging, best first. Where none is feasible, the one that misses least.
+
+    They are those of `pool`; where that is empty each says by pool what it is.
+    """
 
     pool: str
     feasible: bool
     policies: tuple[dict[str, Any], ...]
+
+    @classmethod
+    def of(cls, policies: Iterable[Policy], feasible: bool) -> Shortlist:
+        """The shortlist of these policies, each of which is of the same pools."""
+        documents = [{pool: scaling.document() for pool, scaling in policy.items()} for policy in policies]
+        if len(documents[0]) > 1:
+            return cls(pool="", feasible=feasible, policies=tuple(documents))
+        ((pool, _),) = documents[0].items()
+        return cls(pool=pool, feasible=feasible, policies=tuple(document[pool] for document in documents))
+
+    def by_pool(self) -> tuple[Policy, ...]:
+        """The policies themselves."""
+        stated = [{self.pool: document} if self.pool else document for document in self.policies]
+        return tuple({pool: parse_policy(each) for pool, each in document.items()} for document in stated)
 
 
 class Restored(Frozen):
@@ -121,7 +142,7 @@ def _plan(text: str, where: Path) -> Plan:
     documents = parse_yaml(text, str(where))
     if len(documents) != 1:
         raise InputError("expected one experiment", where=str(where), found=len(documents))
-    return Plan(parse(Experiment, documents[0], str(where)), where)
+    return Plan(parse_experiment(documents[0], str(where)), where)
 
 
 def open_run(
@@ -184,7 +205,7 @@ def begin(run: Run) -> None:
 
 def _read_everything(plan: Plan) -> None:
     plan.twin()
-    _ = (plan.spaces, plan.split_s, plan.context())
+    _ = (plan.spaces, plan.tuned, plan.contexts)
 
 
 def _require_same(text: str, stated: str, path: Path) -> None:
@@ -227,11 +248,20 @@ def build_engine(run: Run) -> Engine:
     """The engine by name. On the twin it is its step-time profile and limits; nothing is built."""
     require_supported(run.platform)
     begin(run)
-    service, pool = run.experiment.service, run.plan.pool
+    engines = [_engine(run, name) for name in run.plan.pools]
+    for engine in engines:
+        report("build_engine", message=f"engine {engine.name}")
+    if len(engines) == 1:
+        return engines[0]
+    digest = _digest(" ".join(engine.digest for engine in engines))
+    return Engine(name=f"{run.experiment.service.name}-{digest}", digest=digest)
+
+
+def _engine(run: Run, name: str) -> Engine:
+    service, pool = run.experiment.service, run.plan.pools[name]
     made_of = {"model": service.model, "backend": service.backend.document(), "pool": pool.document()}
-    profile = load_profile(pool.profile, str(run.plan.where), f"service.pools.{run.plan.pool_name}.profile")
+    profile = load_profile(pool.profile, str(run.plan.where), f"service.pools.{name}.profile")
     digest = _digest(json.dumps(made_of, sort_keys=True) + profile_text(profile))
-    report("build_engine", message=f"engine {profile.name}-{digest}")
     return Engine(name=f"{profile.name}-{digest}", digest=digest)
 
 
@@ -240,10 +270,13 @@ def deploy(run: Run) -> Endpoint:
     require_supported(run.platform)
     plan = run.plan
     begin(run)
-    for name, found in plan.inert.items():
-        for number in found:
-            report("deploy", message=f"{name}: {number.path} cannot act, fixed at {number.value}: {number.reason}")
-    report("deploy", message=f"{len(plan.spaces)} spaces; {len(plan.trace)} requests, split at {plan.split_s:g} s")
+    for pool, spaces in plan.inert.items():
+        for name, found in spaces.items():
+            where = name if len(plan.pools) == 1 else f"{pool}: {name}"
+            for number in found:
+                report("deploy", message=f"{where}: {number.path} cannot act, fixed at {number.value}: {number.reason}")
+    count = sum(len(spaces) for spaces in plan.spaces.values())
+    report("deploy", message=f"{count} spaces; {plan.scenarios.about}")
     pools = {name: pool.replicas.max for name, pool in run.experiment.service.pools.items()}
     return Endpoint(platform=run.platform, service=run.experiment.service.name, pools=pools)
 
@@ -271,7 +304,7 @@ def load_test(run: Run) -> Load:
     recording = plan.twin().play(plan.whole())
     card = score(recording, run.experiment.slo, run.experiment.objective)
     name = "recordings/load-test.parquet"
-    write_recording(run.folder / name, recording, plan.incumbent, run.experiment.cluster.settings)
+    write_recording(run.folder / name, recording, plan.incumbent, run.experiment.cluster.in_force)
     write_atomically(run.folder / "load-test.json", to_json(card.model_dump(mode="json")))
     report("load_test", message=f"{card.requests} requests under the incumbent: {card.gpu_seconds:.0f} GPU-seconds")
     return Load(requests=card.requests, feasible=card.feasible, gpu_seconds=card.gpu_seconds, recording=name)
@@ -280,11 +313,15 @@ def load_test(run: Run) -> Load:
 def calibrate(run: Run) -> Calibration:
     """The profile to play with. On the twin it is the one given, with its stated fit error: nothing to refit it to."""
     require_supported(run.platform)
-    ((_, pool),) = run.plan.service.pools.items()
-    return Calibration(
-        profile=pool.profile.name, digest=_digest(profile_text(pool.profile)), refitted=False,
-        fit_error=pool.profile.fit_error.model_dump(mode="json"),
-    )  # fmt: skip
+    profiles = {name: pool.profile for name, pool in run.plan.service.pools.items()}
+    errors = {name: profile.fit_error.model_dump(mode="json") for name, profile in profiles.items()}
+    if len(profiles) == 1:
+        ((name, profile),) = profiles.items()
+        digest = _digest(profile_text(profile))
+        return Calibration(profile=profile.name, digest=digest, refitted=False, fit_error=errors[name])
+    digest = _digest("".join(profile_text(profile) for profile in profiles.values()))
+    named = ", ".join(f"{name}: {profile.name}" for name, profile in profiles.items())
+    return Calibration(profile=named, digest=digest, refitted=False, fit_error=errors)
 
 
 def search_twin(run: Run) -> Shortlist:
@@ -295,14 +332,16 @@ def search_twin(run: Run) -> Shortlist:
     plan, budget = run.plan, run.experiment.search
     begin(run)
     result = search(
-        plan.twin(), plan.pool_name, plan.spaces, evaluation_plan(plan), run.experiment.slo, run.experiment.objective,
+        plan.twin(), plan.spaces, evaluation_plan(plan), run.experiment.slo, run.experiment.objective,
         trials=budget.trials, seed=budget.seed, workers=budget.workers, folder=run.folder, seeds=capacity_seeds(plan),
         about=_digest(to_json(environment(run))), on_progress=_tell_search,
     )  # fmt: skip
     write_trials(run.folder / "trials.csv", result)
     write_shortlist(run.folder / "shortlist.json", result)
-    policies = tuple(candidate.policy.document() for candidate in result.shortlist)
-    return Shortlist(pool=plan.pool_name, feasible=result.feasible, policies=policies)
+    if result.taken.new_revision:
+        taken = f"{result.taken.seconds:.0f} s and {result.taken.gpu_seconds:.0f} GPU-seconds on a cluster"
+        report("search_twin", message=f"these policies make new revisions: putting the trials in force takes {taken}")
+    return Shortlist.of([candidate.policy for candidate in result.shortlist], result.feasible)
 
 
 def evaluation_plan(plan: Plan) -> EvaluationPlan:
@@ -319,17 +358,25 @@ def _tell_search(progress: SearchProgress) -> None:
     report("search_twin", progress.done, progress.trials, best)
 
 
-def capacity_seeds(plan: Plan) -> dict[str, tuple[ScalingPolicy, ...]]:
-    """For each space its published default at the level that `profile capacity` gives for its signal."""
-    ((_, pool),) = plan.service.pools.items()
-    trace = plan.trace.between(0.0, plan.split_s)
+def capacity_seeds(plan: Plan, spaces: SpacesByPool | None = None) -> dict[str, dict[str, tuple[ScalingPolicy, ...]]]:
+    """By pool and space the published default at the level that `profile capacity` gives for its signal.
+
+    Only of pools that answer requests of the first class from their prompt on: the SLO is theirs to keep.
+    """
+    hop = answering_hop(next(iter(plan.experiment.service.classes.values())))
+    searched = spaces or plan.spaces
+    if hop is None or hop.kv_from is not None or hop.pool not in searched:
+        return {}
+    pool, trace = plan.service.pools[hop.pool], plan.tuned
+    inside = slice(None) if trace.class_of is None else trace.of_class(trace.classes[0])
+    asked, answered = (int(np.median(each[inside])) for each in (trace.input_tokens, trace.output_tokens))
     found = capacity(
-        pool.profile, int(np.median(trace.input_tokens)), int(np.median(trace.output_tokens)), plan.experiment.slo,
+        pool.profile, hop.input.count(asked, answered), hop.output.count(asked, answered), plan.experiment.slo,
         pool.pool.max_num_seqs, max_batched_tokens=pool.max_batched_tokens, kv_capacity_tokens=pool.kv_capacity_tokens,
         admission=pool.admission,
     )  # fmt: skip
-    targets = signal_targets(found)
-    return {name: seeds for name, space in plan.spaces.items() if (seeds := _seeded(space, targets))}
+    targets, named = signal_targets(found), searched[hop.pool]
+    return {hop.pool: {name: seeds for name, space in named.items() if (seeds := _seeded(space, targets))}}
 
 
 def _seeded(space: PolicySpace, targets: Mapping[Signal, float]) -> tuple[ScalingPolicy, ...]:
@@ -356,16 +403,48 @@ def judge(run: Run, shortlist: Shortlist) -> Verdict:
     """The verdict on traffic that nobody tuned on; `verdict.json`, both contestants, the winner with its manifests."""
     plan = run.plan
     begin(run)
-    challengers = [parse_policy(document) for document in shortlist.policies]
     rules = JudgeRules(min_gain=run.experiment.promotion.min_gain, confidence=run.experiment.promotion.confidence)
     scenarios = exam(plan)
     verdict = judge_on(
-        plan.twin(), shortlist.pool, challengers, scenarios, run.experiment.slo, minimised=run.experiment.objective,
+        plan.twin(), shortlist.by_pool(), scenarios, run.experiment.slo, minimised=run.experiment.objective,
         rules=rules, workers=run.experiment.search.workers, on_progress=lambda done, of: report("judge", done, of),
     )  # fmt: skip
     _write_verdict(run, verdict, scenarios.real[0])
+    if (found := possible(plan)) is not None:
+        write_atomically(run.folder / "baselines.json", to_json(found.document()))
     report("judge", message=f"{verdict.decision}: {verdict.reason}")
     return verdict
+
+
+_REFERENCE_SEEDS = 2
+_ACTIVATED = {"kpa", "knative-hpa"}
+"""Laws whose activator may hold requests before it sends them to a replica."""
+
+
+def _kinds(plan: Plan) -> set[str]:
+    """The control laws that are in force or tried."""
+    tried = plan.spaces.values() if plan.experiment.search.spaces else ()
+    kinds = {space.kind for spaces in tried for space in spaces.values()}
+    return kinds | {policy.kind for policy in plan.incumbent.values() if policy is not None}
+
+
+def possible(plan: Plan) -> Baselines | None:
+    """The lower bound of the judged part, and a reference that knows it, on the exam's first scenarios; None for a
+    closed loop, whose arrivals follow from the policy.
+    """
+    real = exam(plan).real[:_REFERENCE_SEEDS]
+    if real[0].users is not None:
+        return None
+    pools = {name: (each.pool, each.profile) for name, each in plan.service.pools.items()}
+    works = work_on_route(pools, plan.experiment.service.classes, real[0].trace)
+    found = baselines(
+        plan.twin(), works, real, plan.experiment.slo, plan.experiment.objective,
+        held_in_front=not _ACTIVATED.isdisjoint(_kinds(plan)),
+        on_play=lambda done: report("judge", message=f"clairvoyant: {done} plays") if done % 10 == 0 else None,
+    )  # fmt: skip
+    if found.message:
+        report("judge", message=found.message)
+    return found
 
 
 def exam(plan: Plan) -> Exam:
@@ -384,7 +463,7 @@ def _write_verdict(run: Run, verdict: Verdict, scenario: Scenario) -> None:
         twin = run.plan.twin()
         with governed_by(twin, policy):
             played = twin.play(scenario)
-        write_recording(run.recordings / f"{name}.parquet", played, policy, run.experiment.cluster.settings)
+        write_recording(run.recordings / f"{name}.parquet", played, policy, run.experiment.cluster.in_force)
     winner = verdict.challenger if verdict.decision == "promote" else verdict.incumbent
     write_yaml(run.folder / "policy.yaml", winner.policy.values() if len(winner.policy) == 1 else [winner.policy])
     policy = {pool: parse_policy(document) for pool, document in winner.policy.items()}
@@ -392,7 +471,7 @@ def _write_verdict(run: Run, verdict: Verdict, scenario: Scenario) -> None:
 
 
 def _objects(run: Run, policy: Policy) -> list[dict[str, Any]]:
-    return [each for scaling in policy.values() for each in render(scaling, run.plan.context())]
+    return run.plan.manifests(policy)
 
 
 def promote(run: Run, verdict: Verdict, now: datetime | None = None) -> LedgerEntry:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from decimal import ROUND_CEILING, Decimal
 from typing import Literal
@@ -11,7 +11,7 @@ from typing import Literal
 from tiphys.domain.settings import HpaSettings
 from tiphys.policies.hpa.spec import Behavior, ScalingRules
 
-Kind = Literal["Value", "AverageValue", "Pods"]
+Kind = Literal["Value", "AverageValue", "Pods", "Utilization", "Cores"]
 
 
 def milli(quantity: float) -> int:
@@ -27,12 +27,31 @@ class Pod:
     phase: Literal["Pending", "Running"]
     ready: bool
     deleting: bool
+    start_s: float = -math.inf
+    transition_s: float = -math.inf
+    """When it last became ready or ceased to be."""
 
 
 @dataclass(frozen=True)
 class Metric:
+    """`target_m` is in milli-units; whole percent for Utilization."""
+
     kind: Kind
     target_m: int
+
+
+@dataclass(frozen=True)
+class CpuUse:
+    """What metrics-server says: cores in milli-units by pod, averaged over a window that ended at `taken_s`."""
+
+    values_m: dict[int, int]
+    taken_s: float
+    window_s: float
+    request_m: int
+
+
+Answer = int | dict[int, int] | CpuUse | None
+"""Milli-units, milli-units by pod, CPU; None for an empty or failed query."""
 
 
 @dataclass(frozen=True)
@@ -136,32 +155,92 @@ def pods_proposal(
     values_m: dict[int, int], target_m: int, spec: int, pods: Sequence[Pod], tolerance: Tolerance
 ) -> int | None:
     """2.5.1 to 2.5.3 for one value per pod; None where no sample is left or the selector matches nothing."""
-    if not pods or not values_m:
-        return None
     deleting = {pod.name for pod in pods if pod.deleting}
     unready = {pod.name for pod in pods if pod.phase == "Pending"} - deleting
     missing = {pod.name for pod in pods} - deleting - unready - values_m.keys()
     counted = len(pods) - len(deleting) - len(unready) - len(missing)
     samples = [value for name, value in values_m.items() if name not in deleting | unready]
-    if not samples:
+
+    def ratio_of(samples: list[int]) -> float:
+        return (sum(samples) // len(samples)) / target_m
+
+    return _combined(
+        samples, ratio_of, target_m, spec, Counts(len(pods), counted, len(missing), len(unready)), tolerance
+    )
+
+
+def cpu_proposal(
+    use: CpuUse, metric: Metric, spec: int, pods: Sequence[Pod], tolerance: Tolerance, now_s: float, flags: HpaSettings
+) -> int | None:
+    """2.5.1 to 2.5.3 for the resource cpu."""
+    deleting = {pod.name for pod in pods if pod.deleting}
+    rest = [pod for pod in pods if not pod.deleting]
+    unready = {pod.name for pod in rest if pod.phase == "Pending"}
+    missing = {pod.name for pod in rest} - unready - use.values_m.keys()
+    sampled = [pod for pod in rest if pod.name not in unready | missing]
+    unready |= {pod.name for pod in sampled if _starts(pod, use, now_s, flags)}
+    counted = len(rest) - len(unready) - len(missing)
+    listed = {pod.name for pod in pods}
+    kept = {name: value for name, value in use.values_m.items() if name not in deleting | unready}
+    counts = Counts(len(pods), counted, len(missing), len(unready))
+    if metric.kind == "Utilization":
+        percent = metric.target_m
+
+        def utilization(samples: list[int]) -> float:
+            return (100 * sum(samples) // (use.request_m * len(samples))) / percent
+
+        samples = [value for name, value in kept.items() if name in listed]
+        return _combined(samples, utilization, use.request_m * max(100, percent) // 100, spec, counts, tolerance)
+
+    def average(samples: list[int]) -> float:
+        return (sum(samples) // len(samples)) / metric.target_m
+
+    return _combined(list(kept.values()), average, metric.target_m, spec, counts, tolerance)
+
+
+def _starts(pod: Pod, use: CpuUse, now_s: float, flags: HpaSettings) -> bool:
+    """Whether the CPU of a pod is that of its start (2.5.1, rule 4)."""
+    if now_s - pod.start_s < flags.cpu_initialization_period_s:
+        return not pod.ready or use.taken_s < pod.transition_s + use.window_s
+    return not pod.ready and pod.transition_s < pod.start_s + flags.initial_readiness_delay_s
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Pods of each sort."""
+
+    pods: int
+    counted: int
+    missing: int
+    unready: int
+
+
+def _combined(
+    samples: list[int],
+    ratio_of: Callable[[list[int]], float],
+    when_missing: int,
+    spec: int,
+    counts: Counts,
+    tolerance: Tolerance,
+) -> int | None:
+    """2.5.3"""
+    if not counts.pods or not samples:
         return None
-    ratio = _average_ratio(samples, target_m)
-    if not missing and not (unready and ratio > 1):
-        return spec if tolerance.holds(ratio) else math.ceil(ratio * counted)
+    ratio = ratio_of(samples)
+    if not counts.missing and not (counts.unready and ratio > 1):
+        return spec if tolerance.holds(ratio) else math.ceil(ratio * counts.counted)
+    assumed = []
     if ratio < 1:
-        samples += [target_m] * len(missing)
+        assumed = [when_missing] * counts.missing
     elif ratio > 1:
-        samples += [0] * (len(missing) + len(unready))
-    second = _average_ratio(samples, target_m)
+        assumed = [0] * (counts.missing + counts.unready)
+    samples = samples + assumed
+    second = ratio_of(samples)
     if tolerance.holds(second) or ratio < 1 < second or second < 1 < ratio:
         return spec
     proposal = math.ceil(second * len(samples))
     wrong_way = (second < 1 and proposal > spec) or (second > 1 and proposal < spec)
     return spec if wrong_way else proposal
-
-
-def _average_ratio(samples: list[int], target_m: int) -> float:
-    return (sum(samples) // len(samples)) / target_m
 
 
 @dataclass
@@ -174,6 +253,8 @@ class Hpa:
     behavior: Behavior | None
     settings: HpaSettings
     history: list[tuple[float, int]] | None = None
+    came_to_zero: bool = False
+    """The marker that this controller went to zero, without which it does not leave it (2.11)."""
 
     def __post_init__(self) -> None:
         down_s = self.settings.downscale_stabilization_s
@@ -187,20 +268,18 @@ class Hpa:
         given = rules.tolerance if rules is not None and self.settings.configurable_tolerance else None
         return self.settings.tolerance if given is None else given
 
-    def decide(
-        self, now_s: float, spec: int, status: int, pods: Sequence[Pod], answers: Sequence[int | dict[int, int] | None]
-    ) -> Decision:
-        """One pass (2.9). An answer is milli-units, milli-units by pod, or None for an empty or failed query."""
+    def decide(self, now_s: float, spec: int, status: int, pods: Sequence[Pod], answers: Sequence[Answer]) -> Decision:
+        """One pass (2.9)."""
         if self.history is None:
             self.history = [(now_s, spec)]
-        if spec == 0:
+        if spec == 0 and not self.came_to_zero:
             return Decision(now_s, spec, None, spec)
         if not self.minimum <= spec <= self.maximum:
             desired = min(max(spec, self.minimum), self.maximum)
             self._record(now_s, spec, desired)
             return Decision(now_s, spec, None, desired)
         proposals = [
-            self._proposal(metric, answer, spec, status, pods)
+            self._proposal(metric, answer, spec, status, pods, now_s)
             for metric, answer in zip(self.metrics, answers, strict=True)
         ]
         valid = [p for p in proposals if p is not None]
@@ -210,13 +289,16 @@ class Hpa:
         wish = max(valid)
         desired = self._legacy(now_s, spec, wish) if self.behavior is None else self._behaved(now_s, spec, wish)
         self._record(now_s, spec, desired)
+        self.came_to_zero = desired == 0 and self.settings.scale_to_zero
         return Decision(now_s, spec, wish, desired, error=failed)
 
     def _proposal(
-        self, metric: Metric, answer: int | dict[int, int] | None, spec: int, status: int, pods: Sequence[Pod]
+        self, metric: Metric, answer: Answer, spec: int, status: int, pods: Sequence[Pod], now_s: float
     ) -> int | None:
         if answer is None:
             return None
+        if isinstance(answer, CpuUse):
+            return cpu_proposal(answer, metric, spec, pods, self.tolerance, now_s, self.settings)
         if isinstance(answer, dict):
             return pods_proposal(answer, metric.target_m, spec, pods, self.tolerance)
         if metric.kind == "Value":

@@ -1,4 +1,4 @@
-"""The KEDA operator with prometheus triggers, from section 3 of the decision semantics."""
+"""The KEDA operator, from section 3 of the decision semantics."""
 
 from __future__ import annotations
 
@@ -8,14 +8,23 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 
 from tests.oracle.hpa import milli
-from tiphys.policies.keda.spec import KedaPolicy, PrometheusTrigger
+from tiphys.policies.keda.spec import CpuTrigger, KedaPolicy, NatsJetStreamTrigger, PrometheusTrigger
 
-Query = Callable[[PrometheusTrigger], float | None]
-"""The value of a trigger's expression now; None where the answer is empty."""
+External = PrometheusTrigger | NatsJetStreamTrigger
+Query = Callable[[External], float | None]
+"""What a trigger's source says now; None where the answer is empty. Raises TriggerError where there is none."""
 
 
 class TriggerError(Exception):
     pass
+
+
+def threshold_m(trigger: External) -> int:
+    return milli(trigger.threshold) if isinstance(trigger, PrometheusTrigger) else 1000 * trigger.lag_threshold
+
+
+def activation(trigger: External) -> float:
+    return trigger.activation_value if isinstance(trigger, PrometheusTrigger) else trigger.activation
 
 
 def external_milli(value: float) -> int:
@@ -44,18 +53,19 @@ class Keda:
     last_active_s: float | None = None
     cached: dict[int, int | None] = field(default_factory=dict)
 
-    def triggers(self) -> list[PrometheusTrigger]:
-        return [t for t in self.policy.triggers if isinstance(t, PrometheusTrigger)]
+    def triggers(self) -> list[External]:
+        """All but cpu, which neither activates nor is asked of KEDA."""
+        return [t for t in self.policy.triggers if not isinstance(t, CpuTrigger)]
 
-    def _live(self, trigger: PrometheusTrigger) -> float:
+    def _live(self, trigger: External) -> float:
         value = self.query(trigger)
         if value is None or not math.isfinite(value):
-            if not trigger.ignore_null:
+            if not (isinstance(trigger, PrometheusTrigger) and trigger.ignore_null):
                 raise TriggerError
             return 0.0
         return value
 
-    def _fallback(self, index: int, trigger: PrometheusTrigger, spec: int, ready: int) -> int:
+    def _fallback(self, index: int, trigger: External, spec: int, ready: int) -> int:
         """A failure: the metric that stands in for it in milli-units, cut off; or TriggerError again."""
         fallback = self.policy.fallback
         if fallback is None:
@@ -69,7 +79,7 @@ class Keda:
             "currentReplicasIfHigher": max(spec, fallback.replicas),
             "currentReplicasIfLower": min(spec, fallback.replicas),
         }[fallback.behavior]
-        metric_m = milli(trigger.threshold) * replicas
+        metric_m = threshold_m(trigger) * replicas
         if trigger.metric_type == "AverageValue":
             return metric_m
         if ready == 0:
@@ -93,7 +103,7 @@ class Keda:
 
     def poll(self, now_s: float, spec: int, ready: int) -> Poll:
         """One poll (3.5)."""
-        active = error = False
+        active, error = not self.triggers(), False
         for index, trigger in enumerate(self.triggers()):
             try:
                 value = self._live(trigger)
@@ -107,7 +117,7 @@ class Keda:
                 continue
             self.failures[index] = 0
             self.cached[index] = external_milli(value)
-            active = active or value > trigger.activation_value
+            active = active or value > activation(trigger)
         return Poll(now_s, spec, active, error, self._replicas(now_s, spec, active, error))
 
     def _replicas(self, now_s: float, spec: int, active: bool, error: bool) -> int:

@@ -11,8 +11,8 @@ from typing import Any
 import simpy
 
 from tests.oracle.engine import INFINITY, Admission, Engine, Limits, Request
-from tests.oracle.hpa import Decision, Hpa, Metric, Pod, milli
-from tests.oracle.keda import Keda, Poll
+from tests.oracle.hpa import Answer, Decision, Hpa, Metric, Pod, milli
+from tests.oracle.keda import External, Keda, Poll
 from tests.oracle.prometheus import Sample, Target, bucket_rates, histogram_quantile, levels
 from tiphys.domain.profile import Profile, StepTime
 from tiphys.domain.scenario import Scenario
@@ -253,12 +253,13 @@ class World:
             return None
         return sum(values) if is_sum else sum(values) / len(values)
 
-    def trigger_value(self, trigger: PrometheusTrigger) -> float | None:
+    def trigger_value(self, trigger: External) -> float | None:
+        assert isinstance(trigger, PrometheusTrigger)
         return self.signal_value(trigger.signal, trigger.window_s, trigger.metric_type == "AverageValue")
 
-    def adapter_answers(self, policy: HpaPolicy) -> list[int | dict[int, int] | None]:
+    def adapter_answers(self, policy: HpaPolicy) -> list[Answer]:
         """prometheus-adapter: NaN is 0, otherwise milli-units cut off; no series is an error."""
-        answers: list[int | dict[int, int] | None] = []
+        answers: list[Answer] = []
         for metric in policy.metrics:
             if metric.source == "pods":
                 lookback_s = self.scenario.settings.scrape.lookback_s
@@ -275,7 +276,7 @@ class World:
         period_s = self.scenario.settings.hpa.sync_period_s + self.scenario.settings.hpa.pass_s
         yield self.clock.at(self.chances.hpa_phase_s, HPA_PASS)
         while True:
-            answers: Sequence[int | dict[int, int] | None]
+            answers: Sequence[Answer]
             spec = len(self.wanted)
             if keda is None:
                 assert isinstance(self.policy, HpaPolicy)

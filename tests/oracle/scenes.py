@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tests.oracle.play import Account, AnyPolicy, Chances, play
+from tests.oracle.worlds import RandomWorld, random_world
 from tiphys.dialects.base import VLLM_TTFT_BOUNDS_S
 from tiphys.domain.profile import FitError, Profile, ProfileSource, StepTime
 from tiphys.domain.recording import Recording
@@ -21,6 +22,8 @@ from tiphys.policies.hpa.spec import HpaPolicy
 from tiphys.policies.keda.spec import KedaPolicy
 from tiphys.twin import Twin, TwinPool, TwinService
 from tiphys.twin.randomness import cold_starts_s, hpa_phase_s, keda_phase_s, scrape_phases_s
+
+__all__ = ["RandomWorld", "Scene", "flat_step", "profile_of", "random_scene", "random_world"]
 
 LEAST_OUTSTANDING = Router()
 PODS = 400

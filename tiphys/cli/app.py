@@ -8,7 +8,7 @@ import typer
 from typer.main import get_command
 
 from tiphys import __version__
-from tiphys.cli import ledger, plays, policies, profiles, runs, traffic
+from tiphys.cli import compare, ledger, plays, policies, profiles, runs, traffic
 
 _RUN, _LOOK, _POLICIES, _FORCE = "Tune and judge", "Look closer", "Policies and manifests", "What is in force"
 
@@ -41,6 +41,7 @@ def command() -> typer.core.TyperCommand:
     app.command("search", rich_help_panel=_RUN)(runs.search)
     app.command("judge", rich_help_panel=_RUN)(runs.judge)
     app.command("simulate", rich_help_panel=_RUN)(plays.simulate)
+    app.command("compare", rich_help_panel=_RUN)(compare.compare)
     app.command("explain", rich_help_panel=_LOOK)(plays.explain)
     app.command("report", rich_help_panel=_LOOK)(runs.report)
     app.command("import", rich_help_panel=_POLICIES)(policies.import_)

@@ -76,9 +76,9 @@ def plan_of_run(run: Path) -> Plan:
 
 
 def _manifests(plan: Plan, policy: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    from tiphys.policies import parse_policy, render
+    from tiphys.policies import parse_policy
 
-    return [each for document in policy.values() for each in render(parse_policy(document), plan.context())]
+    return plan.manifests({pool: parse_policy(document) for pool, document in policy.items()})
 
 
 def rollback(

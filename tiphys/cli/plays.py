@@ -22,6 +22,7 @@ from tiphys.cli.options import (
 from tiphys.errors import InputError
 
 if TYPE_CHECKING:
+    from tiphys.domain.damage import Damage
     from tiphys.domain.recording import Recording
     from tiphys.domain.scorecard import Scorecard
     from tiphys.recordings import StoredRecording
@@ -50,9 +51,7 @@ def simulate(
         writable_file(recording, "--recording")
     with show.quiet_stdout():
         plan = planned(experiment, changes, trace, seed)
-        governing = dict(plan.incumbent)
-        if policy is not None:
-            governing[plan.pool_name] = plan.closed_policy(policy, plan.pool_name, option="--policy")
+        governing = plan.incumbent if policy is None else plan.policy_given(policy, "--policy")
         twin = plan.twin()
         twin.apply(governing)
         plan.check_prompts()
@@ -93,7 +92,7 @@ def _print_card(card: Scorecard, title: str) -> None:
     console.print(f"[bold]{title}[/]: {verdict}", soft_wrap=True)
     objectives = [
         (
-            f"{o.metric} <= {o.at_most_s:g} s",
+            o.name,
             show.percent(o.met_share, 2),
             show.percent(o.share),
             "yes" if o.met else "no",
@@ -104,6 +103,11 @@ def _print_card(card: Scorecard, title: str) -> None:
     latencies = [
         (name, *(show.seconds(values[key]) for key in ("mean", "p50", "p90", "p95", "p99")))
         for name, values in (("ttft", card.ttft_s), ("tpot", card.tpot_s), ("itl", card.itl_s), ("e2e", card.e2e_s))
+    ]
+    latencies += [
+        (f"{metric} of {name}", *(show.seconds(values[key]) for key in ("mean", "p50", "p90", "p95", "p99")))
+        for name, each in list(card.classes.items())[1:]
+        for metric, values in (("ttft", each.ttft_s), ("e2e", each.e2e_s))
     ]
     console.print(show.table(("latency", "mean", "p50", "p90", "p95", "p99"), latencies))
     facts = [
@@ -118,6 +122,42 @@ def _print_card(card: Scorecard, title: str) -> None:
         ("time of the play", f"{card.wall_s:.3f} s"),
     ]
     console.print(show.table(("", ""), facts))
+    _print_parts(card)
+
+
+def _print_parts(card: Scorecard) -> None:
+    """What there is more of than one: pools, tiers, faults; and the offline work."""
+    console = show.out()
+    if len(card.pools) > 1:
+        pools = [
+            (name, f"{each.gpu_seconds:,.0f}", f"{each.mean_replicas:.2f}", f"{each.max_replicas}")
+            for name, each in card.pools.items()
+        ]
+        console.print(show.table(("pool", "GPU-seconds", "replicas, mean", "most"), pools))
+    if card.tiers:
+        tiers = [
+            (name, f"{each.gpu_seconds:,.0f}", "-" if each.cost is None else f"{each.cost:,.2f}")
+            for name, each in card.tiers.items()
+        ]
+        console.print(show.table(("tier", "GPU-seconds", "cost"), tiers))
+    if card.offline is not None:
+        work = card.offline
+        said = (f"{work.harvested_gpu_seconds:,.0f}", f"{work.wasted_gpu_seconds:,.0f}", f"{work.evicted}")
+        console.print(show.table(("offline GPU-seconds: harvested", "wasted", "jobs evicted"), [said]))
+    if card.faults:
+        columns = ("fault", "at", "failed", "kept before", "kept during", "recovered after")
+        console.print(show.table(columns, [_damage_row(each) for each in card.faults]))
+
+
+def _damage_row(damage: Damage) -> tuple[str, ...]:
+    shares = (damage.met_share_before, damage.met_share_during)
+    return (
+        damage.kind,
+        f"{damage.at_s:g} s",
+        f"{damage.failed:,}",
+        *("-" if share is None else show.percent(share) for share in shares),
+        "never" if damage.recovered_s is None else f"{damage.recovered_s:g} s",
+    )
 
 
 def _print_plot(played: Recording) -> None:
@@ -164,6 +204,8 @@ def explain(
         return
     show.say(f"{path}")
     for each in documents:
+        if len(documents) > 1:
+            print(f"\n{each['pool']}\n")
         print("\n".join(each["lines"]))
 
 

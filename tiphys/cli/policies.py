@@ -29,13 +29,13 @@ class Format(StrEnum):
 
 def import_(
     source: Annotated[
-        str, typer.Argument(metavar="FILE|KIND/NAME", help="A manifest of an HPA or ScaledObject; - is stdin.")
+        str, typer.Argument(metavar="FILE|KIND/NAME", help="An HPA, ScaledObject or Knative Service; - is stdin.")
     ],
     namespace: Namespace = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write the policy file there.")] = None,
     json: Json = False,
 ) -> None:
-    """Read an HPA or a ScaledObject into a policy file.
+    """Read an HPA, a ScaledObject or a Knative Service into a policy file.
 
     Example: kubectl get hpa chat -o yaml | tiphys import - --out chat-policy.yaml
     """
@@ -101,7 +101,6 @@ def render(
     Example: tiphys render configs/experiments/chat.yaml --policy runs/chat/RUN/policy.yaml --out manifests
     """
     from tiphys.documents import to_yaml, write_atomically
-    from tiphys.policies import render as manifests_of
 
     if layout is Format.HELM:
         raise InputError("is not built yet", where="--format", found="helm", allowed="plain, kustomize")
@@ -110,10 +109,8 @@ def render(
     elif layout is Format.KUSTOMIZE:
         raise InputError("kustomize makes several files: say where", where="--out", allowed="a folder")
     plan = planned(experiment, changes)
-    policies = dict(plan.incumbent)
-    if policy is not None:
-        policies[plan.pool_name] = plan.closed_policy(policy, plan.pool_name, option="--policy")
-    objects = [each for scaling in policies.values() for each in manifests_of(scaling, plan.context())]
+    policies = plan.incumbent if policy is None else plan.policy_given(policy, "--policy")
+    objects = plan.manifests(policies)
     files = {_file_name(each): to_yaml(each) for each in objects}
     if layout is Format.KUSTOMIZE:
         files["kustomization.yaml"] = to_yaml(_kustomization(objects))

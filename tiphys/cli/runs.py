@@ -139,12 +139,11 @@ def judge(
 
     with show.quiet_stdout():
         plan = planned(experiment, changes, trace, seed, workers)
-        policies = [plan.closed_policy(each, plan.pool_name, option="--challenger") for each in challenger]
+        policies = [plan.policy_given(each, "--challenger") for each in challenger]
         started = _begin(plan, "twin", out, None)
-        documents = tuple(policy.document() for policy in policies)
         show.announce_compilation()
         with displayed():
-            verdict = stages.judge(started, stages.Shortlist(pool=plan.pool_name, feasible=True, policies=documents))
+            verdict = stages.judge(started, stages.Shortlist.of(policies, feasible=True))
             _write_report(started.folder)
     _show_verdict(verdict, started.folder, json)
     _leave(verdict.decision, exit_code)
@@ -184,7 +183,7 @@ def _begin(plan: Plan, platform: str, out: Path | None, resume: str | None) -> R
     checked = started.plan
     check_inputs(checked)
     writable_folder(folder, "--out" if out is not None else "--resume" if resume else str(_RUNS))
-    for notice in checked.loaded.notices:
+    for notice in (*checked.loaded.notices, *checked.notices):
         show.say(f"note: {notice}")
     stages.begin(started)
     show.say(f"run folder: {folder}")
@@ -203,25 +202,25 @@ def check_inputs(plan: Plan) -> None:
     from tiphys.twin.governing import government
 
     plan.twin()
-    spaces = plan.spaces
-    tried = [(f"incumbent.{plan.pool_name}", plan.incumbent[plan.pool_name])]
-    tried += [(f"search.spaces.{plan.pool_name}: {name}", space.default) for name, space in spaces.items()]
+    tried = [(f"incumbent.{pool}", policy) for pool, policy in plan.incumbent.items() if pool in plan.pools]
+    tried += [
+        (f"search.spaces.{pool}: {name}", space.default)
+        for pool, spaces in plan.spaces.items()
+        if pool in plan.pools
+        for name, space in spaces.items()
+    ]
     for key, policy in tried:
         try:
             # what the twin cannot obey is refused here; how long the play is does not matter to that
-            government(policy, plan.experiment.cluster.settings, plan.seed, 0.0, 1, 1)
+            government(policy, plan.experiment.cluster.in_force, plan.seed, 0.0, 1, 1)
         except InputError as error:
             raise error.at(str(plan.where), key) from None
-    trials = plan.experiment.search.trials
-    if trials < len(spaces):
+    trials, most = plan.experiment.search.trials, max(map(len, plan.spaces.values()))
+    if trials < most:
         raise InputError(
-            "fewer trials than spaces",
-            where=str(plan.where),
-            key="search.trials",
-            found=trials,
-            allowed=f">= {len(spaces)}",
+            "fewer trials than spaces", where=str(plan.where), key="search.trials", found=trials, allowed=f">= {most}"
         )
-    plan.split_s  # noqa: B018 - raises where the traffic is too short
+    plan.tuned  # noqa: B018 - raises where the traffic is too short
     plan.check_prompts()
 
 
@@ -339,6 +338,7 @@ def _comparison(verdict: Verdict) -> Sequence[tuple[str, str, str]]:
     return [
         ("policy", _kinds(verdict.incumbent.policy), _kinds(verdict.challenger.policy)),
         ("GPU-seconds", f"{theirs.gpu_seconds:,.0f}", f"{ours.gpu_seconds:,.0f}"),
+        *_costs(theirs, ours),
         (
             f"ratio over {verdict.judged_on.replicates} plays",
             "1",
@@ -354,6 +354,12 @@ def _comparison(verdict: Verdict) -> Sequence[tuple[str, str, str]]:
             f"{ours.scale_ups}, {ours.scale_downs}",
         ),
     ]
+
+
+def _costs(theirs: Any, ours: Any) -> list[tuple[str, str, str]]:
+    if theirs.cost is None or ours.cost is None or not theirs.tiers:
+        return []
+    return [("cost", f"{theirs.cost:,.2f}", f"{ours.cost:,.2f}")]
 
 
 def _replicas(card: Any) -> str:
@@ -372,10 +378,11 @@ def _margin(margin: float) -> str:
 def _kinds(policy: Mapping[str, Mapping[str, Any]]) -> str:
     """`hpa on ttft_p90`, for each pool."""
     words = []
-    for document in policy.values():
+    for pool, document in policy.items():
         looks = document.get("metrics") or document.get("triggers") or ()
         signals = ", ".join(str(each.get("signal", each.get("scaler"))) for each in looks)
-        words.append(f"{document['kind']} on {signals}" if signals else str(document["kind"]))
+        said = f"{document['kind']} on {signals}" if signals else str(document["kind"])
+        words.append(said if len(policy) == 1 else f"{pool}: {said}")
     return "; ".join(words)
 
 

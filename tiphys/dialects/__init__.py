@@ -5,14 +5,16 @@ To add one: its file, and its name in `DIALECTS`.
 
 from __future__ import annotations
 
-from tiphys.dialects.base import Aggregation, Dialect, Series
+from tiphys.dialects.base import Dialect
+from tiphys.dialects.dynamo import DYNAMO
+from tiphys.dialects.measures import Aggregation, Histogram, RecordingRule, Series
 from tiphys.dialects.nim import NIM
 from tiphys.dialects.triton import TRITON, TRITON_LLMAPI
 from tiphys.dialects.trtllm_serve import TRTLLM_SERVE
 from tiphys.dialects.vllm import VLLM
 from tiphys.errors import unknown_name
 
-DIALECTS = {dialect.name: dialect for dialect in (VLLM, NIM, TRTLLM_SERVE, TRITON, TRITON_LLMAPI)}
+DIALECTS = {dialect.name: dialect for dialect in (VLLM, NIM, TRTLLM_SERVE, TRITON, TRITON_LLMAPI, DYNAMO)}
 
 
 def dialect_named(name: str, *, where: str = "", key: str = "") -> Dialect:
@@ -24,6 +26,7 @@ def dialect_named(name: str, *, where: str = "", key: str = "") -> Dialect:
 
 __all__ = [
     "DIALECTS",
+    "DYNAMO",
     "NIM",
     "TRITON",
     "TRITON_LLMAPI",
@@ -31,6 +34,8 @@ __all__ = [
     "VLLM",
     "Aggregation",
     "Dialect",
+    "Histogram",
+    "RecordingRule",
     "Series",
     "dialect_named",
 ]

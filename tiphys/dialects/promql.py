@@ -165,7 +165,7 @@ class _Reader:
         range_s = None
         if self.text == "[":
             self._next("[")
-            range_s = _seconds(self._next())
+            range_s = seconds_of(self._next())
             self._next("]")
         return Selector(name, labels, range_s)
 
@@ -184,7 +184,8 @@ class _Reader:
         return labels
 
 
-def _seconds(duration: str) -> float:
+def seconds_of(duration: str) -> float:
+    """Seconds of `1h30m`. Raises NotPromqlError."""
     parts = re.findall(r"(\d+)(ms|[smhdwy])", duration)
     if not parts:
         raise NotPromqlError(f"'{duration}' is not a duration")

@@ -20,7 +20,7 @@ import numpy as np
 from tiphys.domain.platform import Policy, ScalingPolicy
 from tiphys.domain.promises import margins, promises, tightest
 from tiphys.domain.scorecard import Scorecard
-from tiphys.domain.slo import Slo
+from tiphys.domain.slo import Minimised, Slo
 from tiphys.domain.statistics import Blocks, Interval, cluster_means, ratio_interval
 from tiphys.domain.trace import Floats
 from tiphys.domain.verdict import Contestant, Gain, JudgedOn, JudgeRules, Kept, Promise, Rival, Robustness, Verdict
@@ -59,6 +59,7 @@ def judge(
     slo: Slo,
     differences: Differences,
     rules: JudgeRules | None = None,
+    minimised: Minimised | None = None,
 ) -> Verdict:
     """Promote the best challenger, or keep the incumbent, by rules that were fixed before.
 
@@ -66,13 +67,14 @@ def judge(
     and so is the mean over the resampled traffics. A challenger can be promoted when it meets the SLO, saves enough
     (`interval.high < 1 - min_gain`; where the incumbent misses the SLO, meeting it is enough) and in each perturbation
     keeps every promise or misses it by no more than the incumbent. Of those that can be promoted and tie with the
-    cheapest (the paired interval of their ratio contains 1), the one that differs least from the incumbent wins.
+    cheapest (the paired interval of their ratio contains 1), the one that differs least from the incumbent wins. What
+    is saved are GPU-seconds, or whatever else is `minimised`.
 
     Raises InputError for too few replicates, no challenger, or plays that do not pair up.
     """
     rules = rules or JudgeRules()
     _check(incumbent, challengers, replicates, rules)
-    bench = _Bench(incumbent, tuple(replicates), slo, differences, rules, len(challengers))
+    bench = _Bench(incumbent, tuple(replicates), slo, differences, rules, len(challengers), minimised or Minimised())
     cases = [bench.case(played) for played in challengers]
     winner = _winner(cases, bench)
     decision, reason = _decide(winner, blocks, bench)
@@ -110,6 +112,12 @@ class _Bench:
     differences: Differences
     rules: JudgeRules
     challengers: int
+    minimised: Minimised
+
+    @property
+    def unit(self) -> str:
+        """What is saved."""
+        return "cost" if self.minimised.minimise == "cost" else "GPU-seconds"
 
     @property
     def incumbent_kept(self) -> tuple[Kept, ...]:
@@ -122,7 +130,7 @@ class _Bench:
     def case(self, played: Played) -> _Case:
         interval = self.interval(played, self.incumbent)
         kept = _kept(played, self.replicates, self.slo)
-        robustness = _robustness(played, self.incumbent, self.slo)
+        robustness = _robustness(played, self.incumbent, self.slo, self.minimised)
         saves = interval.high < 1 - self.rules.min_gain or not self.incumbent_meets
         promotable = all(k.met for k in kept) and saves and all(r.passed for r in robustness)
         return _Case(played, interval, kept, robustness, self.paths(played, self.incumbent), promotable)
@@ -130,7 +138,7 @@ class _Bench:
     def interval(self, a: Played, b: Played) -> Interval:
         level = 1 - (1 - self.rules.confidence) / self.challengers
         clusters = [replicate.cluster for replicate in self.replicates]
-        return ratio_interval(_log_ratios(a.replicates, b.replicates), clusters, level)
+        return ratio_interval(_log_ratios(a.replicates, b.replicates, self.minimised), clusters, level)
 
     def ties(self, a: Played, b: Played) -> bool:
         """True when the paired interval of the ratio of two policies contains 1."""
@@ -185,7 +193,8 @@ def _decide(
             f"the judged part holds {blocks.count:.1f} independent blocks of {blocks.block_s:.0f} s, "
             f"fewer than the {rules.min_blocks} that a judgement takes"
         )
-    saving = f"{_percent(1 - interval.ratio)} fewer GPU-seconds ({_range(interval)} at {rules.confidence:.0%})"
+    less = "less" if bench.unit == "cost" else "fewer"
+    saving = f"{_percent(1 - interval.ratio)} {less} {bench.unit} ({_range(interval)} at {rules.confidence:.0%})"
     if not winner.meets and not bench.incumbent_meets:
         return "infeasible", (
             f"no policy meets the SLO on the judged traffic: the nearest misses {_worst(winner.kept, bench.slo)}, "
@@ -202,7 +211,7 @@ def _decide(
     if not bench.incumbent_meets:
         return "promote", (
             f"the challenger meets the SLO, which the incumbent misses ({_worst(bench.incumbent_kept, bench.slo)}), "
-            f"with {interval.ratio:.3f} times its GPU-seconds ({_range(interval)} at {rules.confidence:.0%})"
+            f"with {interval.ratio:.3f} times its {bench.unit} ({_range(interval)} at {rules.confidence:.0%})"
         )
     if interval.high < 1 - rules.min_gain:
         return "promote", f"{saving} than the incumbent, with the SLO met by {_points(_least(winner.kept))}"
@@ -210,8 +219,9 @@ def _decide(
         return "keep", (
             f"the challenger takes {saving}, but promotion takes a gain surely above {_percent(rules.min_gain)}"
         )
+    verb = "is" if bench.unit == "cost" else "are"
     return "keep", (
-        f"the challenger's GPU-seconds are {interval.ratio:.3f} times the incumbent's ({_range(interval)} at "
+        f"the challenger's {bench.unit} {verb} {interval.ratio:.3f} times the incumbent's ({_range(interval)} at "
         f"{rules.confidence:.0%}): no sure saving"
     )
 
@@ -274,7 +284,7 @@ def _rival(case: _Case, tied: bool) -> Rival:
 
 
 def _gain(winner: _Case, bench: _Bench) -> Gain:
-    logs = _log_ratios(winner.played.replicates, bench.incumbent.replicates)
+    logs = _log_ratios(winner.played.replicates, bench.incumbent.replicates, bench.minimised)
     real = np.array([replicate.real for replicate in bench.replicates])
     return Gain(
         gpu_seconds_ratio=winner.interval.ratio,
@@ -318,7 +328,7 @@ def _kept(played: Played, replicates: Sequence[Replicate], slo: Slo) -> tuple[Ke
     return tuple(kept)
 
 
-def _robustness(challenger: Played, incumbent: Played, slo: Slo) -> tuple[Robustness, ...]:
+def _robustness(challenger: Played, incumbent: Played, slo: Slo, minimised: Minimised) -> tuple[Robustness, ...]:
     rows = []
     for name, cards in challenger.perturbed.items():
         against = incumbent.perturbed[name]
@@ -330,17 +340,24 @@ def _robustness(challenger: Played, incumbent: Played, slo: Slo) -> tuple[Robust
                 passed=bool(np.all((ours >= 0) | (ours >= theirs))),
                 challenger_margin=tightest(ours.tolist()),
                 incumbent_margin=tightest(theirs.tolist()),
-                gpu_seconds_ratio=math.exp(_log_ratios(cards, against).mean()),
+                gpu_seconds_ratio=math.exp(_log_ratios(cards, against, minimised).mean()),
             )
         )
     return tuple(rows)
 
 
-def _log_ratios(challenger: Sequence[Scorecard], incumbent: Sequence[Scorecard]) -> Floats:
-    ours = np.array([card.gpu_seconds for card in challenger], dtype=np.float64)
-    theirs = np.array([card.gpu_seconds for card in incumbent], dtype=np.float64)
+def _log_ratios(challenger: Sequence[Scorecard], incumbent: Sequence[Scorecard], minimised: Minimised) -> Floats:
+    ours = np.array([card.objective_value(minimised) for card in challenger], dtype=np.float64)
+    theirs = np.array([card.objective_value(minimised) for card in incumbent], dtype=np.float64)
     if (ours <= 0).any() or (theirs <= 0).any():
-        raise InputError("a play took no GPU time at all: its ratio to another has no meaning", key="gpu_seconds")
+        if minimised.harvested_credit:
+            raise InputError(
+                "the credit for offline work is worth more than what the service takes: a ratio has no meaning",
+                key="objective.harvested_credit",
+                found=minimised.harvested_credit,
+                allowed="less",
+            )
+        raise InputError("a play took no GPU time at all: its ratio to another has no meaning", key=minimised.minimise)
     return np.log(ours / theirs)
 
 

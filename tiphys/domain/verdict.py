@@ -23,7 +23,10 @@ class JudgeRules(Frozen):
 
 
 class Gain(Frozen):
-    """What the challenger saves; ratios are challenger over incumbent, geometric means over clusters of traffic."""
+    """What the challenger saves; ratios are challenger over incumbent, geometric means over clusters of traffic.
+
+    They are of GPU-seconds, or of whatever else the experiment minimises (cost, less credit for offline work).
+    """
 
     gpu_seconds_ratio: float
     interval: tuple[float, float]

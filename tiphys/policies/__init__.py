@@ -20,9 +20,11 @@ from tiphys.policies.keda.spec import (
     PrometheusTrigger,
     ScalingModifiers,
 )
+from tiphys.policies.kpa.spec import KnativeHpaPolicy, KpaPolicy, KpaReplicas
 from tiphys.policies.load import load_policy, policy_of
 from tiphys.policies.manifests import import_manifests, render
 from tiphys.policies.objects import PoolContext
+from tiphys.policies.schedule.spec import ScheduledReplicas, SchedulePolicy
 from tiphys.policies.space import Dimension, Inert, PolicySpace, closed
 from tiphys.policies.within import check_bounds, clipped
 
@@ -39,6 +41,9 @@ __all__ = [
     "Inert",
     "KedaPolicy",
     "KedaReplicas",
+    "KnativeHpaPolicy",
+    "KpaPolicy",
+    "KpaReplicas",
     "NatsJetStreamTrigger",
     "PolicySpace",
     "PoolContext",
@@ -47,6 +52,8 @@ __all__ = [
     "ReplicaBounds",
     "ScalingModifiers",
     "ScalingRules",
+    "SchedulePolicy",
+    "ScheduledReplicas",
     "check_bounds",
     "clipped",
     "closed",

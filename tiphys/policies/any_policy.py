@@ -9,12 +9,23 @@ from pydantic import Field
 from tiphys.domain.values import parse
 from tiphys.errors import InputError, unknown_name
 from tiphys.policies.fixed import FixedPolicy
+from tiphys.policies.fleet import FleetPolicy
 from tiphys.policies.hpa.spec import HpaPolicy
 from tiphys.policies.keda.spec import KedaPolicy
+from tiphys.policies.kpa.spec import KnativeHpaPolicy, KpaPolicy
+from tiphys.policies.schedule.spec import SchedulePolicy
 
-ClosedPolicy = HpaPolicy | KedaPolicy | FixedPolicy
+ClosedPolicy = HpaPolicy | KedaPolicy | KpaPolicy | KnativeHpaPolicy | SchedulePolicy | FixedPolicy | FleetPolicy
 AnyPolicy = Annotated[ClosedPolicy, Field(discriminator="kind")]
-KINDS: dict[str, type[ClosedPolicy]] = {"hpa": HpaPolicy, "keda": KedaPolicy, "fixed": FixedPolicy}
+KINDS: dict[str, type[ClosedPolicy]] = {
+    "hpa": HpaPolicy,
+    "keda": KedaPolicy,
+    "kpa": KpaPolicy,
+    "knative-hpa": KnativeHpaPolicy,
+    "schedule": SchedulePolicy,
+    "fixed": FixedPolicy,
+    "fleet": FleetPolicy,
+}
 
 
 def parse_policy(document: object, where: str = "") -> ClosedPolicy:

@@ -13,11 +13,25 @@ from tiphys.policies.hpa.manifest import read_hpa, render_hpa
 from tiphys.policies.hpa.spec import HpaPolicy
 from tiphys.policies.keda.manifest import read_scaled_object, render_scaled_object
 from tiphys.policies.keda.spec import KedaPolicy
+from tiphys.policies.kpa.manifest import (
+    is_knative_service,
+    read_knative_service,
+    refuse_pod_autoscaler,
+    render_knative_hpa,
+    render_kpa,
+)
+from tiphys.policies.kpa.spec import KnativeHpaPolicy, KpaPolicy
 from tiphys.policies.objects import Document, PoolContext
+from tiphys.policies.schedule.manifest import is_schedule, read_schedule, render_schedule
+from tiphys.policies.schedule.spec import SchedulePolicy
 
 READERS: dict[str, Callable[[Document, str], ClosedPolicy]] = {
     "HorizontalPodAutoscaler": read_hpa,
-    "ScaledObject": read_scaled_object,
+    "ScaledObject": lambda document, where: (read_schedule if is_schedule(document) else read_scaled_object)(
+        document, where
+    ),
+    "Service": read_knative_service,
+    "PodAutoscaler": refuse_pod_autoscaler,
 }
 
 
@@ -30,6 +44,12 @@ def render(policy: ScalingPolicy, pool: PoolContext) -> list[Document]:
         return render_hpa(policy, pool)
     if isinstance(policy, KedaPolicy):
         return render_scaled_object(policy, pool)
+    if isinstance(policy, SchedulePolicy):
+        return render_schedule(policy, pool)
+    if isinstance(policy, KpaPolicy):
+        return render_kpa(policy, pool)
+    if isinstance(policy, KnativeHpaPolicy):
+        return render_knative_hpa(policy, pool)
     if isinstance(policy, FixedPolicy):
         return render_fixed(policy, pool)
     raise InputError("this kind of policy has no manifest", key="kind", found=policy.kind)
@@ -41,12 +61,12 @@ def is_manifest(document: object) -> bool:
 
 
 def import_manifests(documents: Iterable[Any], *, where: str = "") -> ClosedPolicy:
-    """The policy of the one HPA or ScaledObject among some documents, whoever wrote them; else a workload's replicas.
+    """The policy of the one HPA, ScaledObject or Knative Service among some documents; else a workload's replicas.
 
     Other kinds are passed over; a `List` is opened. Raises InputError with file, key, what was found and what is known.
     """
     objects = [each for document in documents for each in _items(document)]
-    scalers = [each for each in objects if each.get("kind") in READERS]
+    scalers = [each for each in objects if _is_scaler(each)]
     if len(scalers) > 1:
         names = ", ".join(f"{each['kind']}/{_name(each)}" for each in scalers)
         raise InputError("expected one scaler", where=where, found=names)
@@ -60,8 +80,13 @@ def import_manifests(documents: Iterable[Any], *, where: str = "") -> ClosedPoli
         "no scaler in these manifests",
         where=where,
         found=found,
-        allowed=" or ".join(READERS) + ", or one spec.replicas",
+        allowed="HorizontalPodAutoscaler or ScaledObject or Knative's Service, or one spec.replicas",
     )
+
+
+def _is_scaler(document: Document) -> bool:
+    kind = document.get("kind")
+    return kind in READERS and (kind != "Service" or is_knative_service(document))
 
 
 def _items(document: Any) -> list[Document]:

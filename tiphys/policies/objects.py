@@ -6,7 +6,7 @@ place, is an error that says where the key belongs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -15,6 +15,7 @@ from pydantic.alias_generators import to_camel
 
 from tiphys.dialects import Dialect
 from tiphys.domain.service import Target
+from tiphys.domain.signals import Signal
 from tiphys.domain.values import Frozen, parse
 from tiphys.errors import InputError
 
@@ -38,6 +39,8 @@ class PoolContext:
     selector: Mapping[str, str] = field(default_factory=dict)
     prometheus_url: str = "http://prometheus-operated.monitoring.svc:9090"
     labels: Mapping[str, str] = field(default_factory=dict)
+    rule_interval_s: float | None = None
+    """How often recording rules are evaluated; Prometheus' own interval where absent."""
 
     @property
     def service_name(self) -> str:
@@ -61,6 +64,37 @@ class PoolContext:
     def target_ref(self) -> Document:
         """scaleTargetRef of the pool's workload."""
         return {"apiVersion": self.target.api_version, "kind": self.target.kind, "name": self.target.name}
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A signal that is recorded: over which window, and whether for each pod."""
+
+    signal: Signal
+    window_s: int | None
+    each_pod: bool = False
+
+
+def recording_rules(recordings: Iterable[Recording], pool: PoolContext) -> list[Document]:
+    """The PrometheusRule that queries of these signals read from; nothing where none is recorded."""
+    rules = [
+        {"record": rule.record, "expr": rule.expression, "labels": dict(rule.labels)}
+        for each in dict.fromkeys(recordings)
+        for rule in pool.dialect.recording_rules(
+            each.signal, pool.series_selector, window_s=each.window_s, each_pod=each.each_pod
+        )
+    ]
+    if not rules:
+        return []
+    interval = {} if pool.rule_interval_s is None else {"interval": f"{pool.rule_interval_s:g}s"}
+    return [
+        {
+            "apiVersion": "monitoring.coreos.com/v1",
+            "kind": "PrometheusRule",
+            "metadata": pool.metadata(f"{pool.name}-recording-rules"),
+            "spec": {"groups": [{"name": f"tiphys.{pool.name}", **interval, "rules": rules}]},
+        }
+    ]
 
 
 class Manifest(Frozen):

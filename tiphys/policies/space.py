@@ -135,7 +135,7 @@ class PolicySpace:
 
     @property
     def kind(self) -> str:
-        """The control law: hpa, keda or fixed."""
+        """The control law: hpa, keda, kpa, ..."""
         return str(self.document["kind"])
 
     @property

@@ -13,14 +13,16 @@ from tiphys.policies.any_policy import ClosedPolicy
 from tiphys.policies.fixed import FixedPolicy
 from tiphys.policies.hpa.spec import HpaPolicy
 from tiphys.policies.keda.spec import KedaPolicy, KedaReplicas
+from tiphys.policies.kpa.spec import KnativeHpaPolicy, KpaPolicy
 from tiphys.policies.quantity import parse_quantity
+from tiphys.policies.schedule.spec import SchedulePolicy
 
 
 def check_bounds(policy: ScalingPolicy, envelope: Envelope, where: str = "") -> None:
     """Raises InputError for a policy whose own replica bounds lie outside a pool's envelope."""
     if isinstance(policy, FixedPolicy):
         bounds = {"replicas": policy.replicas}
-    elif isinstance(policy, HpaPolicy | KedaPolicy):
+    elif isinstance(policy, HpaPolicy | KedaPolicy | KpaPolicy | KnativeHpaPolicy | SchedulePolicy):
         bounds = {"replicas.min": policy.replicas.min, "replicas.max": policy.replicas.max}
     else:
         return
@@ -39,7 +41,12 @@ def clipped(policy: ScalingPolicy, envelope: Envelope) -> ScalingPolicy:
     """The policy with its replica bounds clipped to an envelope."""
     if isinstance(policy, FixedPolicy):
         return policy.with_(replicas=_clamp(policy.replicas, envelope))
-    if isinstance(policy, HpaPolicy | KedaPolicy):
+    if isinstance(policy, SchedulePolicy):
+        times = tuple(entry.with_(replicas=_clamp(entry.replicas, envelope)) for entry in policy.times)
+        return policy.with_(replicas=policy.replicas.within(envelope), times=times)
+    if isinstance(policy, KpaPolicy):
+        return policy.within(envelope)
+    if isinstance(policy, HpaPolicy | KedaPolicy | KnativeHpaPolicy):
         return policy.with_(replicas=policy.replicas.within(envelope))
     return policy
 
@@ -54,11 +61,16 @@ def clipped_document(document: Mapping[str, Any], kind: type[ClosedPolicy], enve
         result["replicas"] = _open(replicas, envelope)
     else:
         result["replicas"] = _bounds(replicas, kind, envelope)
+    if kind is KpaPolicy and "activation_scale" in result:
+        result["activation_scale"] = _open(result["activation_scale"], envelope)
+    if kind is SchedulePolicy:
+        for entry in result["times"]:
+            entry["replicas"] = _open(entry["replicas"], envelope)
     return result
 
 
 def _bounds(replicas: dict[str, Any], kind: type[ClosedPolicy], envelope: Envelope) -> dict[str, Any]:
-    defaults = {"min": 1} if kind is HpaPolicy else KedaReplicas().model_dump()
+    defaults = KedaReplicas().model_dump() if kind is KedaPolicy else {"min": 0 if kind is KpaPolicy else 1}
     return {name: _open(value, envelope) for name, value in (defaults | replicas).items()}
 
 

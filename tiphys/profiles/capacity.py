@@ -156,7 +156,7 @@ def signal_targets(found: Capacity) -> dict[Signal, float]:
     if found.waiting_per_replica is not None:
         targets[Signal.WAITING] = max(1.0, found.waiting_per_replica)
     if found.ttft_limit_s is not None:
-        targets |= {signal: found.ttft_limit_s for signal in Signal if signal.quantile is not None}
+        targets |= {signal: found.ttft_limit_s for signal in Signal if signal.quantile and signal.latency == "ttft"}
     return targets
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import product
 from typing import NamedTuple
 
@@ -12,6 +12,8 @@ TABLE_TOKENS = (
     *(1, 8, 16, 32, 48, 64, 96, 128, 160, 192, 256, 288, 384, 448, 512, 544, 640, 768, 896, 1024, 1088, 1280, 1536),
     *(2048, 2560, 3072, 4096, 5120, 6144, 8192, 12288, 16384),
 )
+# With a point behind each jump: prompts alone fill steps of every size, decodes seldom do.
+ENCODER_TABLE_TOKENS = tuple(sorted((*TABLE_TOKENS, 129, 257, 385, 513, 769, 1025, 2049)))
 _DECODES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512)
 _CONTEXTS = (128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
 _PROMPTS = (64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
@@ -22,6 +24,8 @@ _CHUNKS = (512, 1024, 2048, 4096, 8192, 16384)
 _PARTS = (2, 4, 8, 16)
 _LONGEST_PROMPT = 32768
 _HELD_OUT = 800
+_SHORTEST_SEQUENCE = 16
+_SEQUENCES = (16, 32, *_PROMPTS)
 _KINDS = 4
 
 
@@ -54,6 +58,31 @@ def held_out_shapes(max_tokens: int, kv_capacity_tokens: int) -> list[Shape]:
     return [shape for shape in shapes if _fits(shape, kv_capacity_tokens) and shape not in fitted]
 
 
+def encoder_fitted_shapes(max_tokens: int, max_sequence_tokens: int) -> list[Shape]:
+    """Steps of whole sequences of equal length, up to twice the token budget (the last points of the table)."""
+    return [
+        shape
+        for shape in _whole_prompts(ENCODER_TABLE_TOKENS, _SEQUENCES)
+        if shape.prefill_tokens <= 2 * max_tokens and shape.prompt_tokens <= max_sequence_tokens
+    ]
+
+
+def encoder_held_out_shapes(max_tokens: int, max_sequence_tokens: int) -> list[Shape]:
+    """Steps of whole sequences between the grid's points, within the token budget. Each once, none that the fit
+    sees.
+    """
+    fitted = set(encoder_fitted_shapes(max_tokens, max_sequence_tokens))
+    shapes = dict.fromkeys(_scattered_sequences(place, max_tokens, max_sequence_tokens) for place in range(_HELD_OUT))
+    return [shape for shape in shapes if shape not in fitted]
+
+
+def _scattered_sequences(place: int, max_tokens: int, max_sequence_tokens: int) -> Shape:
+    tokens, share = (_radical_inverse(place + 1, base) for base in (2, 3))
+    budget = _log_between(tokens, _SHORTEST_SEQUENCE, max_tokens)
+    sequence = _log_between(share, _SHORTEST_SEQUENCE, min(budget, max_sequence_tokens))
+    return Shape(budget // sequence * sequence, sequence, 0, 0)
+
+
 def _fits(shape: Shape, kv_capacity_tokens: int) -> bool:
     return shape.decodes * shape.context_tokens + shape.prompt_tokens <= kv_capacity_tokens
 
@@ -63,12 +92,17 @@ def _decode_grid() -> Iterator[Shape]:
 
 
 def _prefill_grid(max_tokens: int) -> Iterator[Shape]:
-    for tokens in TABLE_TOKENS:
-        prompts = {prompt for prompt in _PROMPTS if prompt < tokens and tokens % prompt == 0} | {tokens}
-        for prompt in sorted(prompts):
-            for decodes, context in _BESIDE:
-                if tokens + decodes <= max_tokens:
-                    yield Shape(tokens, prompt, decodes, context)
+    for alone in _whole_prompts(TABLE_TOKENS, _PROMPTS):
+        for decodes, context in _BESIDE:
+            if alone.prefill_tokens + decodes <= max_tokens:
+                yield alone._replace(decodes=decodes, context_tokens=context)
+
+
+def _whole_prompts(totals: Iterable[int], lengths: Iterable[int]) -> Iterator[Shape]:
+    """Prompts of each length of which whole ones make up a total, and one prompt that is the total."""
+    for tokens in totals:
+        prompts = {length for length in lengths if length < tokens and tokens % length == 0} | {tokens}
+        yield from (Shape(tokens, prompt, 0, 0) for prompt in sorted(prompts))
 
 
 def _chunk_grid(max_tokens: int) -> Iterator[Shape]:

@@ -6,25 +6,38 @@ sampling, detokenising) is not in the database, so it is not in a made profile.
 
 Attention was measured for whole prompts of up to 16,384 tokens. A chunk gets its share of its prompt's and a longer
 prompt an extrapolation, so the fit error on such steps is against the database's model of them.
+
+An encoder (`encoders.py`) is the causal model of its dimensions without the output head and with twice the attention.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import version as installed_version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any, Literal, NamedTuple, cast
 
 from tiphys.documents import write_atomically
-from tiphys.domain.profile import Profile, ProfileSource
+from tiphys.domain.profile import Profile, ProfileSource, StepTime
 from tiphys.errors import InputError, unknown_name
 from tiphys.profiles import profile_text
+from tiphys.profiles.encoders import ENCODERS, Encoder
 from tiphys.profiles.fit import Step, fit_error, fit_step_time
-from tiphys.profiles.grid import TABLE_TOKENS, Shape, fitted_shapes, held_out_shapes
+from tiphys.profiles.grid import (
+    ENCODER_TABLE_TOKENS,
+    TABLE_TOKENS,
+    Shape,
+    encoder_fitted_shapes,
+    encoder_held_out_shapes,
+    fitted_shapes,
+    held_out_shapes,
+)
 
 TOOL = "aiconfigurator-core"
 GIB = 2**30
@@ -35,6 +48,8 @@ _QUANTIZATIONS = {
     "fp8": {"gemm_quant_mode": "fp8", "kvcache_quant_mode": "bfloat16", "fmha_quant_mode": "bfloat16"},
     "fp8_kv8": {"gemm_quant_mode": "fp8", "kvcache_quant_mode": "fp8", "fmha_quant_mode": "bfloat16"},
 }
+_HEAD = "context_logits_gemm"
+"""The database's name for the output head."""
 _GPUS = {
     "a100_pcie": "A100 PCIe 80 GB",
     "a100_sxm": "A100 SXM 80 GB",
@@ -173,8 +188,8 @@ def _version(core: Any, recipe: Recipe) -> str:
 
 
 def _check(core: Any, recipe: Recipe) -> None:
-    if recipe.model not in core.models:
-        raise unknown_name("model", recipe.model, core.models, where=recipe.name, key="model")
+    if recipe.model not in core.models and recipe.model not in ENCODERS:
+        raise unknown_name("model", recipe.model, (*core.models, *ENCODERS), where=recipe.name, key="model")
     if recipe.quantization not in _QUANTIZATIONS:
         raise unknown_name("quantization", recipe.quantization, _QUANTIZATIONS, where=recipe.name, key="quantization")
     if recipe.tensor_parallel < 1:
@@ -190,25 +205,58 @@ def _combination(recipe: Recipe) -> str:
     return " ".join((*map(str, parts), recipe.quantization))
 
 
+class _Made(NamedTuple):
+    """What a profile says beyond its recipe and its step times."""
+
+    capacity_tokens: int
+    bytes_per_token: float
+    max_sequence_tokens: int
+    note: str
+
+
 def _profile(core: Any, recipe: Recipe) -> Profile:
+    if recipe.model in ENCODERS:
+        return _encoder_profile(core, recipe, ENCODERS[recipe.model])
     configuration = core.configuration(recipe.model)["raw_config"]
     memory = _memory(core, recipe, configuration)
     capacity = _kv_capacity_tokens(recipe, memory)
-    timed = _timer(core, recipe)
+    longest = min(int(configuration["max_position_embeddings"]), capacity)
+    made = _Made(capacity, memory.kv_token, longest, _note(recipe, memory, capacity))
     budget = recipe.max_batched_tokens
-    step_time = fit_step_time(_steps(timed, fitted_shapes(budget, capacity)), TABLE_TOKENS)
+    fitted, held_out = fitted_shapes(budget, capacity), held_out_shapes(budget, capacity)
+    timed = _timer(core, recipe)
+    return _stated(recipe, made, fit_step_time(_steps(timed, fitted), TABLE_TOKENS), _steps(timed, held_out))
+
+
+def _encoder_profile(core: Any, recipe: Recipe, encoder: Encoder) -> Profile:
+    """The profile of an encoder. Each token of a step takes memory for its activations, and none between steps."""
+    with TemporaryDirectory() as folder:
+        configuration = encoder.configuration()
+        Path(folder, "config.json").write_text(json.dumps(configuration))
+        causal = recipe._replace(model=folder)
+        memory = _without_head(_memory(core, causal, configuration), encoder, recipe)
+        timed = _encoder_timer(core, causal)
+    token_bytes = memory.activations / recipe.max_batched_tokens
+    capacity = _kv_capacity_tokens(recipe, memory._replace(activations=0.0, kv_token=token_bytes))
+    made = _Made(capacity, token_bytes, encoder.max_sequence_tokens, _encoder_note(recipe, memory, capacity))
+    budget, longest = recipe.max_batched_tokens, encoder.max_sequence_tokens
+    fitted, held_out = encoder_fitted_shapes(budget, longest), encoder_held_out_shapes(budget, longest)
+    return _stated(recipe, made, fit_step_time(_steps(timed, fitted), ENCODER_TABLE_TOKENS), _steps(timed, held_out))
+
+
+def _stated(recipe: Recipe, made: _Made, step_time: StepTime, held_out: list[Step]) -> Profile:
     return Profile(
         name=recipe.name,
         model=recipe.model,
         gpu=_GPUS.get(recipe.system, recipe.system),
         engine=cast(Engine, recipe.backend),
         tensor_parallel=recipe.tensor_parallel,
-        max_batched_tokens=budget,
-        kv_capacity_tokens=capacity,
-        kv_bytes_per_token=round(memory.kv_token * recipe.tensor_parallel),
-        max_sequence_tokens=min(int(configuration["max_position_embeddings"]), capacity),
+        max_batched_tokens=recipe.max_batched_tokens,
+        kv_capacity_tokens=made.capacity_tokens,
+        kv_bytes_per_token=round(made.bytes_per_token * recipe.tensor_parallel),
+        max_sequence_tokens=made.max_sequence_tokens,
         step=step_time,
-        fit_error=fit_error(step_time, _steps(timed, held_out_shapes(budget, capacity))),
+        fit_error=fit_error(step_time, held_out),
         source=ProfileSource(
             tool=TOOL,
             tool_version=installed_version(TOOL),
@@ -217,7 +265,7 @@ def _profile(core: Any, recipe: Recipe) -> Profile:
             backend_version=str(recipe.backend_version),
             quantization=recipe.quantization,
             memory_ratio=recipe.memory_ratio,
-            note=_note(recipe, memory, capacity),
+            note=made.note,
         ),
     )
 
@@ -231,12 +279,8 @@ def _steps(timed: Callable[[Shape], float], shapes: Iterable[Shape]) -> list[Ste
     ]
 
 
-def _timer(core: Any, recipe: Recipe) -> Callable[[Shape], float]:
-    """Milliseconds of a step.
-
-    The database gives prompts and decodes of a mixed step one length; so the decodes' attention is asked for apart.
-    """
-    engine = core.engine(
+def _engine(core: Any, recipe: Recipe) -> Any:
+    return core.engine(
         recipe.model,
         recipe.system,
         recipe.backend,
@@ -244,6 +288,26 @@ def _timer(core: Any, recipe: Recipe) -> Callable[[Shape], float]:
         tp_size=recipe.tensor_parallel,
         **_QUANTIZATIONS[recipe.quantization],
     )
+
+
+def _encoder_timer(core: Any, causal: Recipe) -> Callable[[Shape], float]:
+    """Milliseconds of a step of whole sequences, from the causal model of the same dimensions."""
+    engine = _engine(core, causal)
+
+    def step_ms(shape: Shape) -> float:
+        others, attention, _ = engine.mixed_step_breakdown_per_op(shape.prefill_tokens, 0, shape.prompt_tokens, 1)
+        beside_head = sum(float(operation[1]) for operation in others if operation[0] != _HEAD)
+        return beside_head + 2.0 * sum(float(operation[1]) for operation in attention)
+
+    return step_ms
+
+
+def _timer(core: Any, recipe: Recipe) -> Callable[[Shape], float]:
+    """Milliseconds of a step.
+
+    The database gives prompts and decodes of a mixed step one length; so the decodes' attention is asked for apart.
+    """
+    engine = _engine(core, recipe)
 
     @cache
     def decode_attention_ms(decodes: int, context_tokens: int) -> float:
@@ -279,6 +343,11 @@ def _memory(core: Any, recipe: Recipe, configuration: dict[str, Any]) -> _Memory
     )
 
 
+def _without_head(memory: _Memory, encoder: Encoder, recipe: Recipe) -> _Memory:
+    """The causal model's memory less its output head, which the database keeps in bf16 apart from the embedding."""
+    return memory._replace(weights=memory.weights - 2.0 * encoder.head_parameters / recipe.tensor_parallel)
+
+
 def _pruned_kv_bytes(recipe: Recipe, configuration: dict[str, Any]) -> float:
     """KV bytes of one token on one GPU for a model whose layers differ (Nemotron NAS): the database has 0 for it."""
     heads = configuration["num_attention_heads"]
@@ -309,20 +378,39 @@ def _kv_capacity_tokens(recipe: Recipe, memory: _Memory) -> int:
     return tokens
 
 
-def _note(recipe: Recipe, memory: _Memory, capacity: int) -> str:
-    beside = (memory.weights, memory.activations, memory.runtime, memory.communication)
-    taken = "weights {:.2f} + activations {:.2f} + runtime {:.2f} + communication {:.2f}".format(
-        *(b / GIB for b in beside)
+def _encoder_note(recipe: Recipe, memory: _Memory, capacity: int) -> str:
+    token_bytes = memory.activations / recipe.max_batched_tokens
+    return (
+        f"Encoder: steps prefill whole sequences. Step times are sums of the kernels that {recipe.backend} runs for a "
+        "causal Llama of these dimensions (norms, activations and embeddings by the tool's formula), without its "
+        "output head, without pooling and host time between steps. Attention looks both ways: twice the time of causal "
+        "attention, which computes half the pairs. Decodes were not asked for: their terms are 0. Nothing is cached "
+        "between steps: the capacity is the tokens whose activations fit, per GPU in GiB: "
+        f"{_left(recipe, memory._replace(activations=0.0))}, over {token_bytes:.0f} bytes a token = {capacity} tokens."
     )
-    total = f"{memory.total / GIB:.2f}"
-    if recipe.backend == "trtllm":
-        left = f"({total} - ({taken})) x {recipe.memory_ratio:g}"
-    else:
-        left = f"{total} x {recipe.memory_ratio:g} - ({taken})"
+
+
+def _note(recipe: Recipe, memory: _Memory, capacity: int) -> str:
     kv = "fp8" if _QUANTIZATIONS[recipe.quantization]["kvcache_quant_mode"] == "fp8" else "bf16"
     return (
         "Step times are sums of measured kernels (norms, activations and embeddings by the tool's formula), "
         "without host time between steps. Attention of a chunk is its share of the whole prompt's, which was measured "
         "to 16384 tokens and is extrapolated beyond. "
-        f"KV cache per GPU in GiB: {left}, over {memory.kv_token:.0f} bytes a token ({kv}) = {capacity} tokens."
+        f"KV cache per GPU in GiB: {_left(recipe, memory)}, over {memory.kv_token:.0f} bytes a token ({kv}) = "
+        f"{capacity} tokens."
     )
+
+
+def _left(recipe: Recipe, memory: _Memory) -> str:
+    """The sum of `_kv_capacity_tokens`, in GiB."""
+    parts = (
+        ("weights", memory.weights),
+        ("activations", memory.activations),
+        ("runtime", memory.runtime),
+        ("communication", memory.communication),
+    )
+    taken = " + ".join(f"{name} {size / GIB:.2f}" for name, size in parts)
+    total = f"{memory.total / GIB:.2f}"
+    if recipe.backend == "trtllm":
+        return f"({total} - ({taken})) x {recipe.memory_ratio:g}"
+    return f"{total} x {recipe.memory_ratio:g} - ({taken})"

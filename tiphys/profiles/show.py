@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tiphys.domain.profile import Profile
+from tiphys.profiles.encoders import ENCODERS
 
 _CONTEXT_TOKENS = 1024
 _DECODES = (1, 8, 16, 32, 64, 96, 128, 192, 256, 384, 512)
@@ -42,7 +43,7 @@ def show(profile: Profile) -> Picture:
     return Picture(
         title=f"{profile.name}: {profile.model} ({source.quantization}) on {gpus}{profile.gpu}, {profile.engine}",
         facts=(
-            f"KV cache {profile.kv_capacity_tokens:,} tokens of {profile.kv_bytes_per_token:,} bytes; "
+            f"{_memory_name(profile)} {profile.kv_capacity_tokens:,} tokens of {profile.kv_bytes_per_token:,} bytes; "
             f"at most {profile.max_batched_tokens:,} tokens a step"
         ),
         decode=_decode_curve(profile),
@@ -50,6 +51,10 @@ def show(profile: Profile) -> Picture:
         error=error_sentence(profile),
         note=f"{made_of}: {source.note}",
     )
+
+
+def _memory_name(profile: Profile) -> str:
+    return "activations of up to" if profile.model in ENCODERS else "KV cache"
 
 
 def show_text(profile: Profile) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tiphys.documents import read_text, read_yaml
+from tiphys.domain.baselines import Baselines
 from tiphys.domain.recording import Recording
 from tiphys.domain.slo import Slo
 from tiphys.domain.values import parse
@@ -50,6 +51,7 @@ class Evidence:
     """By contestant."""
     policy: str
     manifests: Mapping[str, str]
+    baselines: Baselines | None = None
 
 
 def read_evidence(folder: Path) -> Evidence:
@@ -75,6 +77,7 @@ def read_evidence(folder: Path) -> Evidence:
         },
         policy=_text(folder / "policy.yaml"),
         manifests={path.name: read_text(path) for path in sorted((folder / "manifests").glob("*.yaml"))},
+        baselines=_baselines(folder / "baselines.json"),
     )
 
 
@@ -85,6 +88,10 @@ def _text(path: Path) -> str:
 def _optional(path: Path) -> Mapping[str, Any]:
     found = read_yaml(path) if path.is_file() else {}
     return found if isinstance(found, dict) else {}
+
+
+def _baselines(path: Path) -> Baselines | None:
+    return parse(Baselines, read_yaml(path), str(path)) if path.is_file() else None
 
 
 def _trials(path: Path, minimised: str) -> tuple[Trial, ...]:

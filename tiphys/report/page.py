@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tiphys.documents import to_yaml
+from tiphys.domain.baselines import Baselines
 from tiphys.domain.scorecard import Scorecard
 from tiphys.domain.verdict import Kept
 from tiphys.policies import differences, parse_policy
@@ -100,7 +101,7 @@ def _judged(evidence: Evidence) -> str:
 def _forest(evidence: Evidence) -> str:
     rules = evidence.verdict.rules
     note = f"Promotion takes an interval wholly below {1 - rules.min_gain:g} (a sure gain of {rules.min_gain:.0%})."
-    return _section("What it saves", note, plots.forest(evidence.verdict))
+    return _section("What it saves", note, plots.forest(evidence.verdict, evidence.baselines))
 
 
 def _margins(evidence: Evidence) -> str:
@@ -115,10 +116,11 @@ def _scores(evidence: Evidence) -> str:
         for each in verdict.slo
     ]  # fmt: skip
     first, second = verdict.incumbent.scorecard, verdict.challenger.scorecard
-    rows += [(escape(name), theirs, ours) for name, theirs, ours in _numbers(first, second)]
+    rows += [(escape(name), theirs, ours) for name, theirs, ours in _numbers(first, second, evidence.baselines)]
     note = (
         "Margins: the lesser of the means over the judged part and over the resampled traffics; the rest is one play."
     )
+    note += _what_was_possible(evidence)
     return _section("In numbers", note, _table(("", "incumbent", "challenger"), rows))
 
 
@@ -128,7 +130,7 @@ def _kept(kept: Kept) -> str:
     return f'<span class="{css}">{word} {abs(least) * 100:.2f} points</span>'
 
 
-def _numbers(first: Scorecard, second: Scorecard) -> list[tuple[str, str, str]]:
+def _numbers(first: Scorecard, second: Scorecard, baselines: Baselines | None) -> list[tuple[str, str, str]]:
     def both(name: str, shown: Any) -> tuple[str, str, str]:
         return name, shown(first), shown(second)
 
@@ -137,6 +139,7 @@ def _numbers(first: Scorecard, second: Scorecard) -> list[tuple[str, str, str]]:
 
     return [
         both("GPU-seconds", lambda card: f"{card.gpu_seconds:,.0f}"),
+        *_possible(baselines, first, second),
         *([both("cost", lambda card: f"{card.cost:,.2f}")] if first.cost is not None else []),
         both("replicas, mean", lambda card: f"{card.mean_replicas:.2f}"),
         both("replicas, most", lambda card: f"{card.max_replicas}"),
@@ -145,6 +148,32 @@ def _numbers(first: Scorecard, second: Scorecard) -> list[tuple[str, str, str]]:
         latency("ITL", "p99"),
         both("requests, failed", lambda card: f"{card.requests:,}, {card.failed:,}"),
     ]
+
+
+def _possible(baselines: Baselines | None, first: Scorecard, second: Scorecard) -> Iterable[tuple[str, str, str]]:
+    """How far both are from what was possible."""
+    if baselines is None:
+        return
+    for name, over in (
+        ("over the clairvoyant plan", baselines.over_reference),
+        ("over the lower bound", baselines.over_bound),
+    ):
+        shares = [over(card.gpu_seconds) for card in (first, second)]
+        if None not in shares:
+            theirs, ours = (f"{share:.2f} times" for share in shares)
+            yield name, theirs, ours
+
+
+def _what_was_possible(evidence: Evidence) -> str:
+    """One sentence on the reference and the bound."""
+    baselines = evidence.baselines
+    if baselines is None:
+        return ""
+    bound = f"No policy that keeps the SLO can go below {baselines.lower_bound.gpu_seconds:,.0f} GPU-seconds here"
+    reference = baselines.clairvoyant
+    if reference is None or not reference.feasible:
+        return f" {bound}; {escape(baselines.message)}."
+    return f" {bound}; a plan that knew this traffic beforehand kept it with {reference.gpu_seconds:,.0f}."
 
 
 def _seconds(value: float | None) -> str:

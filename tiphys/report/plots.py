@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from tiphys.domain.baselines import Baselines
 from tiphys.domain.recording import Recording
 from tiphys.domain.trace import Floats
 from tiphys.domain.verdict import Kept, Verdict
@@ -139,8 +140,8 @@ def _finish_ttft(axes: Axes, evidence: Evidence) -> None:
             )  # fmt: skip
 
 
-def forest(verdict: Verdict) -> str:
-    """The GPU-seconds ratio with its interval, beside every other way to look at it."""
+def forest(verdict: Verdict, baselines: Baselines | None = None) -> str:
+    """The GPU-seconds ratio with its interval, beside every other way to look at it and what was possible."""
     gain = verdict.gain
     rows: list[tuple[str, float, tuple[float, float] | None, str]] = [
         ("all replicates", gain.gpu_seconds_ratio, gain.interval, COLOURS["challenger"]),
@@ -153,6 +154,7 @@ def forest(verdict: Verdict) -> str:
         (f"rival {place}: {_kind(each.policy)}", each.gpu_seconds_ratio, each.interval, "#adb5bd")
         for place, each in enumerate(verdict.rivals, 1)
     ]
+    rows += _possible(verdict, baselines)
     with _drawn(5.2, 0.9 + 0.31 * len(rows)) as figure:
         axes = figure.subplots()
         for place, (_, ratio, interval, colour) in enumerate(rows):
@@ -170,6 +172,19 @@ def forest(verdict: Verdict) -> str:
             xycoords=("data", "axes fraction"), textcoords="offset points", color=GOOD, ha="right", fontsize=8.5,
         )  # fmt: skip
         return _svg(figure)
+
+
+def _possible(
+    verdict: Verdict, baselines: Baselines | None
+) -> list[tuple[str, float, tuple[float, float] | None, str]]:
+    """The reference and the bound, over the incumbent on the judged part."""
+    if baselines is None:
+        return []
+    incumbent = verdict.incumbent.scorecard.gpu_seconds
+    reference, bound = baselines.clairvoyant, baselines.lower_bound
+    known = [("clairvoyant plan", reference.gpu_seconds)] if reference and reference.feasible else []
+    known.append(("lower bound", bound.gpu_seconds))
+    return [(name, gpu_seconds / incumbent, None, GOOD) for name, gpu_seconds in known]
 
 
 def _kind(policy: Any) -> str:

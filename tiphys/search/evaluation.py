@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from tiphys.domain.platform import Platform, ScalingPolicy, governed_by
+from tiphys.domain.platform import Platform, Policy, Transition, governed_by
 from tiphys.domain.promises import margins, promises, tightest
 from tiphys.domain.recording import Recording
 from tiphys.domain.scenario import Scenario
-from tiphys.domain.scorecard import score
+from tiphys.domain.scorecard import score, spent
 from tiphys.domain.service import PERTURBATIONS, Perturbation
 from tiphys.domain.slo import Minimised, Slo
 from tiphys.errors import EmptyRecording
+
+_NOTHING_TAKEN = Transition()
 
 
 @dataclass(frozen=True)
@@ -53,11 +55,13 @@ class Outcome:
 
     `value` is the mean of what is minimised over the nominal scenarios. `margins` is, for each promise of the SLO, the
     worst margin in any scenario that was played: share of requests, negative for a miss. `played` counts scenarios.
+    `transition` is what putting the policy in force took.
     """
 
     value: float
     margins: Mapping[str, float]
     played: int
+    transition: Transition = _NOTHING_TAKEN
 
     @property
     def margin(self) -> float:
@@ -85,21 +89,20 @@ class Bench:
     """Everything that a trial's outcome depends on but its policy; sent to each worker once."""
 
     platform: Platform
-    pool: str
     plan: EvaluationPlan
     slo: Slo
     minimised: Minimised
 
 
-def evaluate(bench: Bench, policy: ScalingPolicy, in_full: bool = True) -> Outcome:
-    """Play `policy` in one pool (the incumbent stays in the others) on the plan's scenarios.
+def evaluate(bench: Bench, policy: Policy, in_full: bool = True) -> Outcome:
+    """Play `policy` (the incumbent stays in pools that it does not name) on the plan's scenarios.
 
     With `in_full` False the perturbed scenarios stop once a promise is missed. A play in which nothing finishes misses
     everything; its GPU time still counts.
     """
     values, worst = [], dict.fromkeys(promises(bench.slo), float("inf"))
     played = 0
-    with governed_by(bench.platform, {**bench.platform.incumbent(), bench.pool: policy}):
+    with governed_by(bench.platform, {**bench.platform.incumbent(), **policy}) as taken:
         for scenario in bench.plan.scenarios:
             nominal = played < len(bench.plan.nominal)
             if not nominal and not in_full and min(worst.values()) < 0:
@@ -109,22 +112,12 @@ def evaluate(bench: Bench, policy: ScalingPolicy, in_full: bool = True) -> Outco
             if nominal:
                 values.append(value)
             worst = {name: min(worst[name], margin) for name, margin in zip(worst, kept, strict=True)}
-    return Outcome(sum(values) / len(values), worst, played)
+    return Outcome(sum(values) / len(values), worst, played, taken)
 
 
 def _judged(recording: Recording, slo: Slo, minimised: Minimised) -> tuple[float, tuple[float, ...]]:
     try:
         card = score(recording, slo, minimised)
     except EmptyRecording:
-        return _spent(recording, minimised), (*(-o.share for o in slo.objectives), slo.failed_at_most - 1.0)
+        return spent(recording, minimised), (*(-o.share for o in slo.objectives), slo.failed_at_most - 1.0)
     return card.objective_value(minimised), margins(card, slo)
-
-
-def _spent(recording: Recording, minimised: Minimised) -> float:
-    gpu_seconds = sum(
-        pool.life.seconds_within(recording.warmup_s, recording.horizon_s) * pool.gpus_per_replica
-        for pool in recording.pools.values()
-    )
-    if minimised.minimise == "gpu_seconds" or minimised.price_per_gpu_hour is None:
-        return gpu_seconds
-    return gpu_seconds / 3600 * minimised.price_per_gpu_hour

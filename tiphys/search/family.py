@@ -1,12 +1,13 @@
-"""One space under search: what is tried first, what was told, and points of it with every dimension filled."""
+"""One family under search: what is tried first, what was told, and points of it with every dimension filled."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from tiphys.domain.platform import ScalingPolicy
-from tiphys.policies.space import Dimension, Params, PolicySpace, Value
+from tiphys.domain.platform import Policy
+from tiphys.policies.space import Dimension, Params, Value
+from tiphys.search.joint import JointSpace, SeedsByPool
 from tiphys.search.shortlist import Candidate
 
 BATCH = 8
@@ -17,17 +18,19 @@ BATCH = 8
 class First:
     """A policy that is tried before anything is proposed; `params` is None outside of the space."""
 
-    policy: ScalingPolicy
+    policy: Policy
     params: Params | None
     origin: str
 
 
 @dataclass
 class Family:
-    """One space and what was told of it; `told` grows, nothing else changes but the rung."""
+    """One space (or one for each of several pools) and what was told of it; `told` grows, nothing else changes but the
+    rung.
+    """
 
     name: str
-    space: PolicySpace
+    space: JointSpace
     first: tuple[First, ...]
     told: list[Candidate] = field(default_factory=list)
     rung: int = 0
@@ -49,11 +52,12 @@ class Family:
         return max(0, min(BATCH, min(target, most) - len(self.told)))
 
 
-def first_trials(space: PolicySpace, seeds: Sequence[ScalingPolicy], incumbent: ScalingPolicy) -> tuple[First, ...]:
+def first_trials(space: JointSpace, seeds: SeedsByPool) -> tuple[First, ...]:
     """The published default, what was handed in, the incumbent where it lies in the space: each policy once."""
-    wanted = [(space.default, "published default"), *((seed, "capacity") for seed in seeds)]
-    if space.params_of(incumbent) is not None:
-        wanted.append((incumbent, "incumbent"))
+    wanted: list[tuple[Policy, str]] = [(default, "published default") for default in space.defaults()]
+    wanted += [(seed, "capacity") for seed in space.seeded(seeds)]
+    if space.params_of(space.incumbent) is not None:
+        wanted.append((space.incumbent, "incumbent"))
     if space.is_point:
         wanted.append((space.policy({}), "sampled"))
     first: list[First] = []

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tiphys.domain.judge import Played, Replicate, judge
-from tiphys.domain.platform import Platform, Policy, ScalingPolicy, trial
+from tiphys.domain.platform import Platform, Policy, trial
 from tiphys.domain.scenario import Scenario
 from tiphys.domain.scorecard import Scorecard
 from tiphys.domain.service import PERTURBATIONS, Perturbation
@@ -58,8 +58,7 @@ class Exam:
 
 def judge_on(
     platform: Platform,
-    pool: str,
-    challengers: Sequence[ScalingPolicy],
+    challengers: Sequence[Policy],
     exam: Exam,
     slo: Slo,
     *,
@@ -68,7 +67,7 @@ def judge_on(
     workers: int = 1,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Verdict:
-    """Judge challengers for one pool against the platform's incumbent, best first.
+    """Judge challengers against the platform's incumbent (which stays in pools that they do not name), best first.
 
     `on_progress` is called with (plays done, plays in all). Raises InputError for an exam that cannot be judged.
     """
@@ -76,18 +75,18 @@ def judge_on(
         raise InputError("the judged part is empty", key="real")
     rules = rules or JudgeRules()
     incumbent = dict(platform.incumbent())
-    policies: list[Policy] = [incumbent, *({**incumbent, pool: challenger} for challenger in challengers)]
+    policies: list[Policy] = [incumbent, *({**incumbent, **challenger} for challenger in challengers)]
     items = [(policy, index) for index in range(len(exam.scenarios)) for policy in policies]
     cards: list[Scorecard | None] = [None] * len(items)
     shared = _ExamBench(platform, exam.scenarios, slo, minimised)
-    with Workers(_play, shared, min(workers, len(items))) as pool_of_workers:
-        for done, (index, card) in enumerate(pool_of_workers.results(items), 1):
+    with Workers(_play, shared, min(workers, len(items))) as processes:
+        for done, (index, card) in enumerate(processes.results(items), 1):
             cards[index] = card
             if on_progress:
                 on_progress(done, len(items))
     played = [_played(policy, cards[place :: len(policies)], exam) for place, policy in enumerate(policies)]
-    blocks = traffic_blocks(exam.real[0], rules)
-    return judge(played[0], played[1:], _replicates(exam), blocks, slo, differences, rules)
+    blocks = traffic_blocks(exam.real[0], rules, played[0].replicates[0].horizon_s)
+    return judge(played[0], played[1:], _replicates(exam), blocks, slo, differences, rules, minimised)
 
 
 @dataclass(frozen=True)
@@ -121,8 +120,13 @@ def _replicates(exam: Exam) -> list[Replicate]:
     ]
 
 
-def traffic_blocks(scenario: Scenario, rules: JudgeRules) -> Blocks:
-    """How many independent blocks the scored window of a scenario holds, by its arrivals a minute."""
+def traffic_blocks(scenario: Scenario, rules: JudgeRules, window_s: float) -> Blocks:
+    """How many independent blocks the scored window of a scenario (so long, as played) holds, by its arrivals a minute.
+
+    In a closed loop every policy lives through one schedule, and what the requests are is independent.
+    """
+    if scenario.users is not None:
+        return Blocks(block_s=rules.block_at_least_s, count=window_s / rules.block_at_least_s)
     per_minute = arrivals_per_minute(scenario.trace, scenario.warmup_s, scenario.horizon_s)
     return independent_blocks(per_minute, 60.0, rules.block_at_least_s)
 

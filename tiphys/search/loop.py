@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tiphys.domain.platform import Platform, ScalingPolicy
+from tiphys.domain.platform import Platform, Policy
 from tiphys.domain.slo import Minimised, Slo
 from tiphys.errors import InputError
-from tiphys.policies.any_policy import parse_policy
-from tiphys.policies.space import Params, PolicySpace
+from tiphys.policies.space import Params
 from tiphys.search.evaluation import Bench, EvaluationPlan, Outcome, evaluate
-from tiphys.search.family import Family, existing, filled, first_trials
+from tiphys.search.family import BATCH, Family, existing, filled, first_trials
 from tiphys.search.fingerprint import fingerprint
 from tiphys.search.halving import ladder, shares
+from tiphys.search.joint import SeedsByPool, SpacesByPool, joint_spaces, read_stated, stated
 from tiphys.search.shortlist import Candidate, SearchResult, choose_shortlist
 from tiphys.search.simplify import one_reverted, several_reverted, simplest
 from tiphys.search.workers import Workers
@@ -44,8 +44,7 @@ class Progress:
 
 def search(
     platform: Platform,
-    pool: str,
-    spaces: Mapping[str, PolicySpace],
+    spaces: SpacesByPool,
     plan: EvaluationPlan,
     slo: Slo,
     minimised: Minimised | None = None,
@@ -54,44 +53,44 @@ def search(
     seed: int = 1,
     workers: int = 1,
     folder: Path | None = None,
-    seeds: Mapping[str, Sequence[ScalingPolicy]] | None = None,
+    seeds: SeedsByPool | None = None,
     about: str = "",
     on_progress: Callable[[Progress], None] | None = None,
 ) -> SearchResult:
-    """The best policies for one pool, each space tuned as a study of its own, the budget moved to the better ones.
+    """The best policies, each space tuned as a study of its own, the budget moved to the better ones.
 
-    The first trials of a space are its published default, `seeds` of that space, and the incumbent where it lies in the
-    space. With `folder`, everything is kept in `study.journal` there: the same call again goes on where it was ended,
-    whatever ended it; `about` names the platform (say, the digest of its profile), so that the journal of another one
-    is not continued. `workers` changes nothing but the time. `on_progress` is called whenever a trial is done.
+    `spaces` are by pool and name; pools that are not named keep the incumbent. With several pools each combination of
+    spaces is a study; where there are too many for the trials, one study chooses the spaces too. The first trials of a
+    study are its published default, `seeds` of its spaces, and the incumbent where it lies in them. With `folder`,
+    everything is kept in `study.journal` there: the same call again goes on where it was ended, whatever ended it;
+    `about` names the platform (say, the digest of its profile), so that the journal of another one is not continued.
+    `workers` changes nothing but the time. `on_progress` is called whenever a trial is done.
 
     Raises InputError for fewer trials than spaces, or a journal of another search.
     """
     from tiphys.search.study import Journal  # the workers, which import this module, never need Optuna
 
-    if not spaces:
+    if not spaces or not all(spaces.values()):
         raise InputError("there is no space to search", key="search.spaces")
-    if trials < len(spaces):
-        raise InputError("fewer trials than spaces", key="search.trials", found=trials, allowed=f">= {len(spaces)}")
+    most = max(len(named) for named in spaces.values())
+    if trials < most:
+        raise InputError("fewer trials than spaces", key="search.trials", found=trials, allowed=f">= {most}")
     if not plan.nominal:
         raise InputError("there is nothing to play", key="scenarios")
-    bench = Bench(platform, pool, plan, slo, minimised or Minimised())
-    incumbent = platform.incumbent()[pool]
-    given = seeds or {}
-    families = [
-        Family(name, space, first_trials(space, given.get(name, ()), incumbent)) for name, space in spaces.items()
-    ]
-    named = fingerprint(families, bench, incumbent, trials, seed, about)
+    bench = Bench(platform, plan, slo, minimised or Minimised())
+    joint = joint_spaces(spaces, platform.incumbent(), max(trials // (2 * BATCH), 1))
+    families = [Family(name, space, first_trials(space, seeds or {})) for name, space in joint.items()]
+    named = fingerprint(families, bench, trials, seed, about)
     path = None if folder is None else folder / "study.journal"
     with Journal(path, named) as journal, Workers(_evaluate, bench, workers) as processes:
-        return _Search(families, incumbent, trials, seed, bench, journal, processes, on_progress).run()
+        return _Search(families, trials, seed, bench, journal, processes, on_progress).run()
 
 
 @dataclass(frozen=True)
 class _Item:
     """What a worker is sent."""
 
-    policy: ScalingPolicy
+    policy: Policy
     in_full: bool
 
 
@@ -105,7 +104,6 @@ class _Search:
     def __init__(
         self,
         families: list[Family],
-        incumbent: ScalingPolicy,
         trials: int,
         seed: int,
         bench: Bench,
@@ -113,7 +111,7 @@ class _Search:
         processes: Workers[Bench, _Item, Outcome],
         on_progress: Callable[[Progress], None] | None,
     ) -> None:
-        self._families, self._incumbent = families, incumbent
+        self._families, self._pools = families, tuple(bench.platform.incumbent())
         self._trials, self._seed, self._bench = trials, seed, bench
         self._journal, self._processes, self._on_progress = journal, processes, on_progress
         self._told: list[Candidate] = []
@@ -163,8 +161,8 @@ class _Search:
         known = [filled(dimensions, f.params) for f in first if f.params is not None]
         seed = (self._seed, family.name, family.batches)
         points = propose(dimensions, told, known, count - len(first), seed) if count > len(first) else []
-        asked = [Asked(f.policy.document(), f.params and filled(dimensions, f.params), f.origin) for f in first]
-        asked += [Asked(family.space.policy(point).document(), point, "sampled") for point in points]
+        asked = [Asked(stated(f.policy), f.params and filled(dimensions, f.params), f.origin) for f in first]
+        asked += [Asked(stated(family.space.policy(point)), point, "sampled") for point in points]
         _same(stored, asked, family.name)
         return asked
 
@@ -174,7 +172,7 @@ class _Search:
             have = len(self._journal.entries(family.name)) - len(family.told)
             self._journal.ask(family.name, family.space.dimensions, asked[have:])
         items = [
-            (family, number, _Item(parse_policy(trial.policy), not family.has_feasible))
+            (family, number, _Item(read_stated(trial.policy, self._pools), not family.has_feasible))
             for family, asked in batches
             for number, trial in enumerate(asked, len(family.told))
         ]
@@ -190,7 +188,7 @@ class _Search:
         fresh: list[_Item] = []
         entries = {family.name: self._journal.entries(family.name) for family, _, _ in items}
         for family, number, item in items:
-            key = (json.dumps(item.policy.document(), sort_keys=True), item.in_full)
+            key = (json.dumps(stated(item.policy), sort_keys=True), item.in_full)
             stored = entries[family.name][number].outcome
             if stored is not None:
                 self._learn(key, stored)
@@ -231,10 +229,9 @@ class _Search:
             if not entries[number].told:
                 self._journal.tell(family.name, number, outcome)
             params = None if trial.params is None else existing(family.space.dimensions, trial.params)
-            policy = parse_policy(trial.policy)
-            candidates.append(
-                Candidate(family.name, number, policy, params, trial.origin, max(family.rung, 1), outcome)
-            )
+            policy, space = read_stated(trial.policy, self._pools), family.space.name_at(params)
+            rung = max(family.rung, 1)
+            candidates.append(Candidate(space, number, policy, params, trial.origin, rung, outcome, family.name))
         family.told += candidates
         family.batches += 1
         self._told += candidates
@@ -243,13 +240,12 @@ class _Search:
     def _simplify(self) -> tuple[Candidate, ...]:
         """Which numbers of the best trial can stay as the incumbent (or the family's default) has them."""
         best = min(self._told, key=lambda candidate: candidate.outcome.rank)
-        family = next(family for family in self._families if family.name == best.space)
-        reference = self._incumbent if self._incumbent.kind == family.space.kind else family.space.default
+        family = next(family for family in self._families if family.name == best.family)
         left = self._trials - len(self._told)
         if not best.feasible or best.params is None:
             return ()
         self._stage = "simplifying"
-        single = self._explicit(family, one_reverted(family.space, best.params, reference)[:left])
+        single = self._explicit(family, one_reverted(family.space, best.params)[:left])
         left = self._trials - len(self._told)
         several = self._explicit(family, several_reverted(best, single)[-left:] if left else [])
         return simplest(best, [*single, *several])
@@ -259,7 +255,7 @@ class _Search:
 
         dimensions = family.space.dimensions
         whole = [filled(dimensions, point) for point in points]
-        asked = [Asked(family.space.policy(point).document(), point, "simplified") for point in whole]
+        asked = [Asked(stated(family.space.policy(point)), point, "simplified") for point in whole]
         if not asked:
             return []
         start = len(family.told)

@@ -10,25 +10,31 @@ from pathlib import Path
 from typing import Any
 
 from tiphys.documents import to_json, write_atomically
-from tiphys.domain.platform import ScalingPolicy
+from tiphys.domain.platform import Policy, Transition
 from tiphys.policies.space import Params
 from tiphys.search.evaluation import Outcome
+from tiphys.search.joint import stated
 
 SHORTLIST_LENGTH = 5
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One trial with its outcome. `number` counts in its space; `params` is None for a policy outside of the space."""
+    """One trial with its outcome. `number` counts in its family; `params` is None for a policy outside of the space.
+
+    `space` names the space that the policy is of, with several pools one for each. It is the family's name too, but
+    where a family holds more spaces than one.
+    """
 
     space: str
     number: int
-    policy: ScalingPolicy
+    policy: Policy
     params: Params | None
     origin: str
     """sampled, published default, incumbent, capacity, simplified"""
     rung: int
     outcome: Outcome
+    family: str
 
     @property
     def value(self) -> float:
@@ -56,7 +62,7 @@ class Candidate:
             "margin": self.margin,
             "margins": dict(self.outcome.margins),
             "params": None if self.params is None else dict(self.params),
-            "policy": self.policy.document(),
+            "policy": stated(self.policy),
         }
 
 
@@ -69,6 +75,17 @@ class SearchResult:
     shortlist: tuple[Candidate, ...]
     rungs: Mapping[str, int]
     """The last rung of the ladder that each space was on."""
+
+    @property
+    def taken(self) -> Transition:
+        """What putting the trials in force took, one after the other; `new_revision` is True where any made one."""
+        each = [trial.outcome.transition for trial in self.trials]
+        return Transition(
+            seconds=sum(one.seconds for one in each),
+            gpu_seconds=sum(one.gpu_seconds for one in each),
+            surge_gpus=max((one.surge_gpus for one in each), default=0),
+            new_revision=any(one.new_revision for one in each),
+        )
 
     @property
     def best(self) -> Candidate:

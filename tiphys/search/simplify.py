@@ -8,18 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tiphys.domain.platform import ScalingPolicy
-from tiphys.policies.differences import leaves
-from tiphys.policies.space import Params, PolicySpace, Value, policy_path
+from tiphys.policies.space import Params, Value, policy_path
+from tiphys.search.joint import JointSpace
 from tiphys.search.shortlist import Candidate
 
 AT_NO_PRICE = 1.005
 """Putting numbers back is harmless when it costs at most this times the winner's value: less than a judge can tell."""
 
 
-def one_reverted(space: PolicySpace, params: Params, reference: ScalingPolicy) -> list[dict[str, Value]]:
-    """The point with each number in which it differs from the reference put back alone, where the space allows that."""
-    before = dict(leaves(reference))
+def one_reverted(space: JointSpace, params: Params) -> list[dict[str, Value]]:
+    """The point with each number in which it differs from its reference put back alone, where the space allows that."""
+    before = space.numbers(space.reference(params))
     reverts = {
         dimension.path: before[policy_path(dimension.path)]
         for dimension in space.dimensions

@@ -24,6 +24,7 @@ from optuna.storages import InMemoryStorage, JournalStorage
 from optuna.storages.journal import BaseJournalBackend
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from tiphys.domain.platform import Transition
 from tiphys.errors import InputError
 from tiphys.policies.space import Dimension, Params, Value
 from tiphys.search.evaluation import Outcome
@@ -178,7 +179,9 @@ class Journal:
 
     def record(self, family: str, number: int, outcome: Outcome) -> None:
         """Keep a trial's outcome, whenever it is ready."""
-        document = {"value": outcome.value, "margins": dict(outcome.margins), "played": outcome.played}
+        document: dict[str, Any] = {"value": outcome.value, "margins": dict(outcome.margins), "played": outcome.played}
+        if outcome.transition != Transition():
+            document["transition"] = outcome.transition.model_dump(mode="json")
         self._storage.set_trial_user_attr(self._ids[family][number], "outcome", document)
 
     def tell(self, family: str, number: int, outcome: Outcome) -> None:
@@ -230,5 +233,8 @@ def _entry(trial: FrozenTrial) -> Entry:
     attributes = trial.user_attrs
     asked = Asked(attributes["policy"], attributes["params"], attributes["origin"])
     written = attributes.get("outcome")
-    outcome = Outcome(written["value"], written["margins"], written["played"]) if written else None
+    outcome = None
+    if written:
+        taken = Transition(**written.get("transition", {}))
+        outcome = Outcome(written["value"], written["margins"], written["played"], taken)
     return Entry(asked, outcome, trial.state == TrialState.COMPLETE)

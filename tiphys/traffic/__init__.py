@@ -11,6 +11,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from tiphys.traffic.concurrency import ConcurrencySource
 from tiphys.traffic.drawn import ProfileSource
 from tiphys.traffic.files import CsvSource, open_trace
 from tiphys.traffic.fit import fit
@@ -21,12 +22,16 @@ from tiphys.traffic.show import show_text
 from tiphys.traffic.statistics import TraceStatistics, statistics
 from tiphys.traffic.synthetic import SyntheticSource
 
-AnySource = Annotated[CsvSource | ProfileSource | SyntheticSource, Field(discriminator="kind")]
+OpenSource = Annotated[CsvSource | ProfileSource | SyntheticSource, Field(discriminator="kind")]
+"""Traffic whose requests arrive at times of their own."""
+AnySource = Annotated[CsvSource | ProfileSource | SyntheticSource | ConcurrencySource, Field(discriminator="kind")]
 
 __all__ = [
     "AnySource",
+    "ConcurrencySource",
     "CsvSource",
     "Loaded",
+    "OpenSource",
     "ProfileSource",
     "SyntheticSource",
     "TraceStatistics",

@@ -161,12 +161,25 @@ def _counts(rng: np.random.Generator, expected: Floats, noise: float) -> Counts:
     return np.asarray(rng.multinomial(total, shares), dtype=np.int64) if expected.sum() > 0 else np.zeros(1, np.int64)
 
 
+def sample_lengths(
+    rng: np.random.Generator, profile: TrafficProfile, requests: int
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Input and output tokens of so many requests, of all times of the profile in their proportion."""
+    weights = _part_weights(profile)
+    return draw_lengths(rng, profile.lengths, rng.choice(len(weights), requests, p=weights), weights)
+
+
 def _lengths(
     rng: np.random.Generator, profile: TrafficProfile, at_s: Floats
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    part = part_of(at_s % profile.duration_s, profile.duration_s, len(profile.lengths.input_shift))
+    return draw_lengths(rng, profile.lengths, part, _part_weights(profile))
+
+
+def _part_weights(profile: TrafficProfile) -> Floats:
+    """The share of the requests in each of the equal parts of time that lengths drift over."""
     parts = len(profile.lengths.input_shift)
     ends = np.minimum(np.arange(len(profile.rates_per_s) + 1) * profile.rate_step_s, profile.duration_s)
     until = np.append(0.0, np.cumsum(np.diff(ends) * profile.rates_per_s))
     weights = np.diff(np.interp(np.linspace(0, profile.duration_s, parts + 1), ends, until))
-    part = part_of(at_s % profile.duration_s, profile.duration_s, parts)
-    return draw_lengths(rng, profile.lengths, part, weights / weights.sum())
+    return np.asarray(weights / weights.sum())

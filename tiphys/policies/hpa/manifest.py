@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from tiphys.dialects import DIALECTS, Aggregation
+from tiphys.dialects import DIALECTS
+from tiphys.dialects.measures import Aggregation, Asked, Exporter, Recorded, Series
 from tiphys.dialects.recognise import Recognised, metric_name, recognise_name
 from tiphys.documents import to_yaml
+from tiphys.domain.signals import Signal
 from tiphys.errors import InputError
 from tiphys.policies.common import AtLeastOne, Replicas
 from tiphys.policies.hpa.spec import (
@@ -21,14 +24,29 @@ from tiphys.policies.hpa.spec import (
     SelectPolicy,
     WindowSeconds,
 )
-from tiphys.policies.objects import Document, Manifest, PoolContext, TargetRef, policy_from, read_object
+from tiphys.policies.objects import (
+    Document,
+    Manifest,
+    PoolContext,
+    Recording,
+    TargetRef,
+    policy_from,
+    read_object,
+    recording_rules,
+)
 from tiphys.policies.quantity import Quantity, format_quantity
 
 API_VERSION, KIND = "autoscaling/v2", "HorizontalPodAutoscaler"
 
 
 def render_hpa(policy: HpaPolicy, pool: PoolContext) -> list[Document]:
-    """The HPA, and the prometheus-adapter rules that its metrics need, as a ConfigMap in the adapter's own format."""
+    """The HPA, what Prometheus records for it, and the rules that prometheus-adapter needs to serve its metrics.
+
+    Raises InputError when the pool's servers do not show a signal, or when their series cannot be had by its source.
+    """
+    for metric in policy.metrics:
+        if metric.source != "resource":
+            pool.dialect.measure(metric.signal)
     spec: Document = {
         "scaleTargetRef": pool.target_ref(),
         "minReplicas": policy.replicas.min,
@@ -38,7 +56,14 @@ def render_hpa(policy: HpaPolicy, pool: PoolContext) -> list[Document]:
     if policy.behavior is not None:
         spec["behavior"] = render_behavior(policy.behavior)
     hpa = {"apiVersion": API_VERSION, "kind": KIND, "metadata": pool.metadata(), "spec": spec}
-    return [hpa, adapter_rules(policy, pool)]
+    return [hpa, *metric_rules(policy, pool)]
+
+
+def metric_rules(policy: HpaPolicy, pool: PoolContext) -> list[Document]:
+    """What Prometheus records and what prometheus-adapter serves, so that the policy's metrics are there."""
+    served = [metric for metric in policy.metrics if metric.source != "resource"]
+    recorded = recording_rules([_recording(metric) for metric in served], pool)
+    return [*recorded, adapter_rules(policy, pool)] if served else []
 
 
 def render_behavior(behavior: Behavior) -> Document:
@@ -61,16 +86,39 @@ def _rules(rules: ScalingRules) -> Document:
 
 
 def _metric(metric: HpaMetric, pool: PoolContext) -> Document:
-    value_key = "value" if metric.type == "Value" else "averageValue"
-    target = {"type": metric.type, value_key: format_quantity(metric.target)}
+    if metric.source == "resource":
+        return {"type": "Resource", "resource": {"name": str(metric.signal), "target": _target(metric)}}
+    target = _target(metric)
     name = {"name": _name(metric)}
     if metric.source == "pods":
         return {"type": "Pods", "pods": {"metric": name, "target": target}}
     if metric.source == "external":
-        selector = {"matchLabels": {"service": pool.service_name}}
+        label = _leading_series(metric, pool).exporter.label("service")
+        selector = {"matchLabels": {label: pool.service_name}}
         return {"type": "External", "external": {"metric": {**name, "selector": selector}, "target": target}}
     described = {"apiVersion": "v1", "kind": "Service", "name": pool.service_name}
     return {"type": "Object", "object": {"metric": name, "describedObject": described, "target": target}}
+
+
+def _target(metric: HpaMetric) -> Document:
+    if metric.type == "Utilization":
+        return {"type": metric.type, "averageUtilization": int(metric.target)}
+    key = "value" if metric.type == "Value" else "averageValue"
+    return {"type": metric.type, key: format_quantity(metric.target)}
+
+
+def _recording(metric: HpaMetric) -> Recording:
+    return Recording(metric.signal, metric.window_s, metric.source == "pods")
+
+
+def _asked(metric: HpaMetric) -> Asked:
+    return Asked(metric.window_s, _aggregation(metric), ("<<.GroupBy>>",), metric.source == "pods")
+
+
+def _leading_series(metric: HpaMetric, pool: PoolContext) -> Series:
+    """The series by which the adapter finds the metric."""
+    measure = pool.dialect.measure(metric.signal)
+    return measure.record(_asked(metric)) if isinstance(measure, Recorded) else measure.series[0]
 
 
 def _aggregation(metric: HpaMetric) -> Aggregation:
@@ -87,8 +135,9 @@ def adapter_rules(policy: HpaPolicy, pool: PoolContext) -> Document:
     The adapter has one configuration for the whole cluster, so these are to be merged into it (`rules.custom` and
     `rules.external` of its chart); it reads them at its start.
     """
-    custom = {_name(metric): _adapter_rule(metric, pool) for metric in policy.metrics if metric.source != "external"}
-    external = {_name(metric): _adapter_rule(metric, pool) for metric in policy.metrics if metric.source == "external"}
+    served = [metric for metric in policy.metrics if metric.source != "resource"]
+    custom = {_name(metric): _adapter_rule(metric, pool) for metric in served if metric.source != "external"}
+    external = {_name(metric): _adapter_rule(metric, pool) for metric in served if metric.source == "external"}
     config = {"rules": list(custom.values()), "externalRules": list(external.values())}
     return {
         "apiVersion": "v1",
@@ -99,22 +148,35 @@ def adapter_rules(policy: HpaPolicy, pool: PoolContext) -> Document:
 
 
 def _adapter_rule(metric: HpaMetric, pool: PoolContext) -> Document:
-    series = pool.dialect.series(metric.signal)
-    owned = {"namespace": {"resource": "namespace"}, "service": {"resource": "service"}, "pod": {"resource": "pod"}}
-    labels = "".join(f'{name}="{value}", ' for name, value in series.labels.items())
-    query = pool.dialect.expression(
-        metric.signal,
-        f"<<.Series>>{{{labels}<<.LabelMatchers>>}}",
-        window_s=metric.window_s,
-        aggregation=_aggregation(metric),
-        by=("<<.GroupBy>>",),
-    )
+    leading = _leading_series(metric, pool)
+    exporter = leading.exporter
+    if metric.source not in exporter.sources:
+        raise InputError(
+            f"{leading.metric} comes from {exporter.name}: an HPA cannot be told of it by source {metric.source}",
+            key="source",
+            found=metric.source,
+            allowed=", ".join(exporter.sources),
+        )
+
+    def vector(series: Series) -> str:
+        named = replace(series, metric="<<.Series>>") if series.metric == leading.metric else series
+        return named.templated("<<.LabelMatchers>>")
+
+    resources = {exporter.label(name): {"resource": name} for name in _owners(exporter)}
+    present = ", ".join(f'{exporter.label(name)}!=""' for name in _owners(exporter)[:2])
     return {
-        "seriesQuery": f'{series.metric}{{namespace!="", service!=""}}',
-        "resources": {"overrides": owned},
-        "name": {"matches": f"^{series.metric}$", "as": _name(metric)},
-        "metricsQuery": query,
+        "seriesQuery": f"{leading.metric}{{{present}}}",
+        "resources": {"overrides": resources},
+        "name": {"matches": f"^{leading.metric}$", "as": _name(metric)},
+        "metricsQuery": pool.dialect.measure(metric.signal).expression(vector, _asked(metric)),
     }
+
+
+def _owners(exporter: Exporter) -> tuple[str, ...]:
+    """What of the cluster an exporter's series name by labels."""
+    if exporter.sources == ("external",):
+        return ("namespace",)
+    return ("namespace", "pod") if exporter.sources == ("pods",) else ("namespace", "service", "pod")
 
 
 class RatePolicyObject(Manifest):
@@ -199,6 +261,13 @@ class OtherSource(Manifest):
     target: TargetObject
 
 
+class ResourceSource(Manifest):
+    """ResourceMetricSource."""
+
+    name: str
+    target: TargetObject
+
+
 class MetricObject(Manifest):
     """MetricSpec."""
 
@@ -206,7 +275,7 @@ class MetricObject(Manifest):
     object: ObjectSource | None = None
     external: OtherSource | None = None
     pods: OtherSource | None = None
-    resource: dict[str, Any] | None = None
+    resource: ResourceSource | None = None
     container_resource: dict[str, Any] | None = None
 
 
@@ -238,7 +307,9 @@ def read_hpa(document: Document, where: str = "") -> HpaPolicy:
     """
     spec = read_object(HpaObject, document, where).spec
     if not spec.metrics:
-        raise InputError("names no metrics", where=where, key="spec.metrics", allowed="Object, External or Pods")
+        raise InputError(
+            "names no metrics", where=where, key="spec.metrics", allowed="Object, External, Pods or Resource"
+        )
     metrics = tuple(
         _read_metric(metric, where, f"spec.metrics.{index}").model_dump(mode="json")
         for index, metric in enumerate(spec.metrics)
@@ -262,30 +333,51 @@ def read_behavior(behavior: BehaviorObject | None, where: str, key: str) -> Docu
 
 
 def _read_metric(metric: MetricObject, where: str, key: str) -> HpaMetric:
+    place = f"{key}.{metric.type.lower()}"
+    if metric.type == "Resource":
+        return _read_resource(metric.resource, where, place)
     sources = {"Object": metric.object, "External": metric.external, "Pods": metric.pods}
     if metric.type not in sources:
         raise InputError(
             "a metric of this type is no signal of an LLM server",
-            where=where, key=f"{key}.type", found=metric.type, allowed="Object, External, Pods",
+            where=where, key=f"{key}.type", found=metric.type, allowed="Object, External, Pods, Resource",
         )  # fmt: skip
     source = sources[metric.type]
-    place = f"{key}.{metric.type.lower()}"
     if source is None:
         raise InputError(f"is missing, though type is {metric.type}", where=where, key=place)
     target = source.target
     found = read_signal(source.metric.name, target.type, f"{place}.metric.name", where, pods=metric.type == "Pods")
-    value = target.value if target.type == "Value" else target.average_value
-    if target.type == "Utilization" or value is None:
-        allowed = "Value with value, or AverageValue with averageValue"
-        raise InputError("is not complete", where=where, key=f"{place}.target", found=target.type, allowed=allowed)
     members = {
         "signal": str(found.signal),
         "window_s": found.window_s,
         "type": target.type,
         "source": metric.type.lower(),
-        "target": value,
+        "target": _read_target(target, where, f"{place}.target", "Value", "AverageValue"),
     }
     return policy_from(HpaMetric, members, where, place)
+
+
+def _read_resource(source: ResourceSource | None, where: str, place: str) -> HpaMetric:
+    if source is None:
+        raise InputError("is missing, though type is Resource", where=where, key=place)
+    if source.name != Signal.CPU:
+        raise InputError("no signal", where=where, key=f"{place}.name", found=source.name, allowed=str(Signal.CPU))
+    target = _read_target(source.target, where, f"{place}.target", "Utilization", "AverageValue")
+    members = {"signal": source.name, "source": "resource", "type": source.target.type, "target": target}
+    return policy_from(HpaMetric, members, where, place)
+
+
+_TARGET_KEYS = {"Value": "value", "AverageValue": "averageValue", "Utilization": "averageUtilization"}
+
+
+def _read_target(target: TargetObject, where: str, key: str, *types: str) -> str | int:
+    """The number of the target's own type, which must be one of `types`."""
+    values = {"Value": target.value, "AverageValue": target.average_value, "Utilization": target.average_utilization}
+    value = values[target.type]
+    if target.type not in types or value is None:
+        allowed = ", or ".join(f"{each} with {_TARGET_KEYS[each]}" for each in types)
+        raise InputError("is not complete", where=where, key=key, found=target.type, allowed=allowed)
+    return value
 
 
 def read_signal(name: str, target_type: str, key: str, where: str, *, pods: bool) -> Recognised:

@@ -11,10 +11,10 @@ from tiphys.policies.hpa.behavior import POLICY_TYPES, SELECTS, scale_down_rules
 from tiphys.policies.hpa.behavior import ScalingRules as CompiledRules
 from tiphys.policies.hpa.calculator import WHOLE_POD
 from tiphys.policies.hpa.reconcile import SOURCES, TARGET_TYPES, Controller, Metrics, Rules
-from tiphys.policies.hpa.spec import Behavior, HpaPolicy, ScalingRules
+from tiphys.policies.hpa.spec import Behavior, HpaMetric, HpaPolicy, ScalingRules
 from tiphys.policies.quantity import milli
 
-_SOURCES = {"object": "Object", "external": "External", "pods": "Pods"}
+_SOURCES = {"object": "Object", "external": "External", "pods": "Pods", "resource": "Resource"}
 Source = tuple[str, str, int]
 """Source and target type in the API's words, target in thousandths (percent for a utilization)."""
 
@@ -34,8 +34,12 @@ def controller(settings: ClusterSettings) -> Controller:
 
 def hpa_rules(policy: HpaPolicy, settings: ClusterSettings) -> Rules:
     """What an HPA says, with the API's defaults filled in; the metrics are in the policy's order."""
-    sources = [(_SOURCES[metric.source], metric.type, milli(metric.target)) for metric in policy.metrics]
+    sources = [(_SOURCES[metric.source], metric.type, _target(metric)) for metric in policy.metrics]
     return rules_of(policy.replicas.min, policy.replicas.max, policy.behavior, sources, settings)
+
+
+def _target(metric: HpaMetric) -> int:
+    return int(metric.target) if metric.type == "Utilization" else milli(metric.target)
 
 
 def rules_of(

@@ -88,31 +88,80 @@ def _is_latency(signal: object) -> bool:
     return signal in list(Signal) and Signal(str(signal)).has_window
 
 
+def asked_of_pods(signal: Signal) -> Signal:
+    """The signal, which each pod must have a value of. Raises ValueError for one that none has."""
+    if signal is Signal.QUEUED:
+        raise ValueError("queued is counted before the pods, so there is no value of each: give source external")
+    return asked_of_prometheus(signal)
+
+
+def asked_of_prometheus(signal: Signal) -> Signal:
+    """The signal, which a query of Prometheus must give. Raises ValueError for one that is asked for elsewhere."""
+    if signal is Signal.STREAM_LAG:
+        raise ValueError("stream_lag is asked of NATS by a nats-jetstream trigger of kind keda, and by nothing else")
+    if signal is Signal.CPU:
+        raise ValueError("cpu is asked of metrics-server: an hpa has source resource for it, keda a trigger cpu")
+    return signal
+
+
 class HpaMetric(Windowed):
-    """One MetricSpec of type Object, External or Pods.
+    """One MetricSpec of type Object, External, Pods or Resource.
 
     `source` object is a metric of the pool's Service (describedObject) by way of prometheus-adapter, external one of
-    the external metrics API, pods one value per pod. `type` is target.type, `target` is target.value or
-    target.averageValue (a quantity: seconds, requests, or a share 0..1). Levels are summed over pods under AverageValue
-    and averaged under Value: Value multiplies the ratio by the ready pods and so wants what does not grow with them.
+    the external metrics API, pods one value per pod, resource the pods' CPU by way of metrics-server (signal cpu, and
+    no other source has that). `type` is target.type, `target` is target.value, target.averageValue (a quantity:
+    seconds, requests, requests a second, cores, or a share 0..1) or target.averageUtilization (percent of the requested
+    CPU). Levels and rates are summed over pods under AverageValue and averaged under Value: Value multiplies the ratio
+    by the ready pods and so wants what does not grow with them.
     """
 
-    type: Literal["Value", "AverageValue"]
-    source: Literal["object", "external", "pods"] = "object"
+    type: Literal["Value", "AverageValue", "Utilization"]
+    source: Literal["object", "external", "pods", "resource"] = "object"
     target: PositiveQuantity
 
+    @model_validator(mode="before")
+    @classmethod
+    def _cpu_is_a_resource(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("signal") == Signal.CPU and "source" not in data:
+            return data | {"source": "resource"}
+        return data
+
     @model_validator(mode="after")
-    def _pods_are_averaged(self) -> Self:
+    def _source_has_the_signal(self) -> Self:
+        if (self.signal is Signal.CPU) != (self.source == "resource"):
+            raise ValueError(f"source resource is for cpu and cpu for it alone; found {self.signal} from {self.source}")
+        if self.source == "pods":
+            asked_of_pods(self.signal)
+        elif self.source != "resource":
+            asked_of_prometheus(self.signal)
+        return self
+
+    @model_validator(mode="after")
+    def _type_is_one_that_the_source_takes(self) -> Self:
         if self.source == "pods" and self.type != "AverageValue":
             raise ValueError("a metric of source pods has type AverageValue: autoscaling/v2 takes no other")
+        if self.source == "resource" and self.type == "Value":
+            raise ValueError("cpu has type Utilization (percent of the request) or AverageValue (cores)")
+        if self.source != "resource" and self.type == "Utilization":
+            raise ValueError(f"type Utilization is for cpu: {self.signal} has Value or AverageValue")
+        if self.type == "Utilization" and self.target != int(self.target):
+            raise ValueError("a utilization target is a whole percentage")
+        check_ratio(self.signal, self.type, self.source)
         return self
+
+
+def check_ratio(signal: Signal, target_type: str, source: str) -> None:
+    """Raises ValueError for a ratio of the whole pool that would be divided by its replicas."""
+    if signal is Signal.QUEUE_COMPUTE_RATIO and source != "pods" and target_type != "Value":
+        raise ValueError("queue_compute_ratio is one number of the pool, not a sum over its replicas: give type Value")
 
 
 class HpaPolicy(WrittenPolicy):
     """HorizontalPodAutoscaler, autoscaling/v2.
 
     `replicas.min` and `.max` are minReplicas and maxReplicas, `metrics` metrics, `behavior` behavior; each class says
-    the rest. Not for a pool that must reach zero: that needs the scale-to-zero feature of Kubernetes 1.37, or KEDA.
+    the rest. `replicas.min` 0 is taken by clusters with HPAScaleToZero (beta and on since Kubernetes 1.37) and
+    needs a metric that is there without pods: in practice `queued`, as what pods export is gone with them.
     """
 
     kind: Literal["hpa"] = "hpa"
@@ -122,7 +171,7 @@ class HpaPolicy(WrittenPolicy):
 
     @model_validator(mode="after")
     def _zero_needs_a_metric_without_pods(self) -> Self:
-        if self.replicas.min == 0 and all(metric.source == "pods" for metric in self.metrics):
+        if self.replicas.min == 0 and all(metric.source in ("pods", "resource") for metric in self.metrics):
             raise ValueError("min 0 needs a metric of source object or external: without pods there is no pods metric")
         return self
 

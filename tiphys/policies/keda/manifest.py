@@ -22,7 +22,15 @@ from tiphys.policies.keda.spec import (
     Trigger,
     WholeSeconds,
 )
-from tiphys.policies.objects import Document, Manifest, PoolContext, policy_from, read_object
+from tiphys.policies.objects import (
+    Document,
+    Manifest,
+    PoolContext,
+    Recording,
+    policy_from,
+    read_object,
+    recording_rules,
+)
 from tiphys.policies.quantity import format_quantity
 
 API_VERSION, KIND = "keda.sh/v1alpha1", "ScaledObject"
@@ -34,7 +42,7 @@ PAUSED = "autoscaling.keda.sh/paused"
 
 
 def render_scaled_object(policy: KedaPolicy, pool: PoolContext) -> list[Document]:
-    """The ScaledObject; KEDA makes the HPA."""
+    """The ScaledObject, of which KEDA makes the HPA, and what Prometheus records for its queries."""
     spec: Document = {
         "scaleTargetRef": pool.target_ref(),
         "minReplicaCount": policy.replicas.min,
@@ -51,7 +59,9 @@ def render_scaled_object(policy: KedaPolicy, pool: PoolContext) -> list[Document
         spec["advanced"] = advanced
     spec["triggers"] = [_trigger(trigger, pool) for trigger in policy.triggers]
     metadata = pool.metadata(annotations=_ratios(policy))
-    return [{"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata, "spec": spec}]
+    scaled = {"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata, "spec": spec}
+    asked = [Recording(each.signal, each.window_s) for each in policy.triggers if isinstance(each, PrometheusTrigger)]
+    return [scaled, *recording_rules(asked, pool)]
 
 
 def _ratios(policy: KedaPolicy) -> dict[str, str]:

@@ -10,7 +10,7 @@ from tiphys.domain.signals import Signal
 from tiphys.domain.values import Frozen
 from tiphys.errors import InputError
 from tiphys.policies.common import AtLeastOne, NotEmpty, ReplicaBounds, Replicas, WrittenPolicy
-from tiphys.policies.hpa.spec import Behavior, Windowed
+from tiphys.policies.hpa.spec import Behavior, Windowed, asked_of_prometheus, check_ratio
 from tiphys.policies.quantity import PositiveDecimal, PositiveQuantity
 
 Text = Annotated[str, Field(min_length=1)]
@@ -40,6 +40,12 @@ class PrometheusTrigger(Windowed):
     metric_type: MetricType = "AverageValue"
     use_cached_metrics: bool = False
     ignore_null: bool = True
+
+    @model_validator(mode="after")
+    def _prometheus_has_the_signal(self) -> Self:
+        asked_of_prometheus(self.signal)
+        check_ratio(self.signal, self.metric_type, "external")
+        return self
 
     @model_validator(mode="after")
     def _one_activation(self) -> Self:
@@ -97,6 +103,13 @@ class CpuTrigger(Frozen):
         if self.metric_type == "Utilization" and self.threshold != int(self.threshold):
             raise ValueError("a utilization threshold is a whole percentage")
         return self
+
+
+def signal_of(trigger: PrometheusTrigger | NatsJetStreamTrigger | CpuTrigger) -> Signal:
+    """What a trigger looks at."""
+    if isinstance(trigger, PrometheusTrigger):
+        return trigger.signal
+    return Signal.CPU if isinstance(trigger, CpuTrigger) else Signal.STREAM_LAG
 
 
 Trigger = Annotated[PrometheusTrigger | NatsJetStreamTrigger | CpuTrigger, Field(discriminator="scaler")]
@@ -205,5 +218,5 @@ class KedaPolicy(WrittenPolicy):
 
     @property
     def signals(self) -> tuple[Signal, ...]:
-        """What the prometheus triggers look at, in order."""
-        return tuple(trigger.signal for trigger in self.triggers if isinstance(trigger, PrometheusTrigger))
+        """What the triggers look at, in order."""
+        return tuple(signal_of(trigger) for trigger in self.triggers)

@@ -22,6 +22,7 @@ from tiphys.policies.keda.poll import ACTIVATED, AWAITING_FALLBACK, COOLING_DOWN
 from tiphys.policies.keda.poll import REASONS as POLL_REASONS
 from tiphys.policies.keda.rules import generated_hpa, hpa_sources
 from tiphys.policies.keda.spec import KedaPolicy, PrometheusTrigger
+from tiphys.policies.schedule.spec import SchedulePolicy
 from tiphys.twin.decisions import HPA_PASS
 
 _WITHIN_RANGE = "DesiredWithinRange"
@@ -147,6 +148,9 @@ def law_of(policy: ScalingPolicy, settings: ClusterSettings) -> Law:
         formula = policy.scaling_modifiers.formula if policy.scaling_modifiers else None
         rules = generated_hpa(policy, settings)
         return _law("keda", rules, _keda_metrics(policy, queries), queries, formula, settings)
+    if isinstance(policy, SchedulePolicy):
+        bounds = policy.bounds
+        return Law(policy.kind, (), (), None, bounds.min, bounds.max, 0.0, 0.0, 0.0, 0.0)
     replicas = policy.replicas if isinstance(policy, FixedPolicy) else 0
     return Law(policy.kind, (), (), None, replicas, replicas, 0.0, 0.0, 0.0, 0.0)
 
