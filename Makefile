@@ -46,4 +46,4 @@ images: setup
 
 # pip-compile (pip-tools) writes no host names with these flags
 lock:
-	pip-compile -q --strip-extras --generate-hashes --no-header --no-emit-index-url --no-emit-trusted-host --no-annotate --extra dev -o requirements.lock pyproject.toml
+	pip-compile -q --strip-extras --generate-hashes --no-header --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-annotate --extra dev -o requirements.lock pyproject.toml

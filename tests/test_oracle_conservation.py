@@ -15,6 +15,7 @@ from tests.oracle.world import Account, PoolAccount
 from tests.oracle.worlds import SHAPES, RandomWorld, random_world
 from tiphys.domain.faults import ConsumerMissing
 from tiphys.domain.queues import JetStreamQueue, RouterQueue
+from tiphys.policies.fleet import FLEET, FleetPolicy
 
 WORLDS = 200
 _CLOSE_S = 1e-9
@@ -160,6 +161,22 @@ def _check_consumers(world: RandomWorld, account: Account) -> None:
             from_s = world.scenario.warmup_s + fault.at_s
             delivered = [job.delivered_s for job in account.pools[fault.pool].jobs]
             assert not any(from_s <= time_s < from_s + fault.for_s for time_s in delivered)
+
+
+@pytest.mark.parametrize("seed", [seed for seed in range(WORLDS) if random_world(seed).scenario.settings.nodes])
+def test_offline_work_has_what_no_replica_has(seed: int) -> None:
+    world = random_world(seed, with_fleet=True)
+    account = world.oracle()
+    policy = world.policies[FLEET]
+    assert isinstance(policy, FleetPolicy)
+    jobs = [(job.began_s, job.gone_s, job.gpus) for job in account.offline_jobs]
+    assert _most_together(jobs) <= policy.most_gpus
+    assert all(job.began_s <= job.told_s for job in account.offline_jobs)
+    pods = [pod for pool in account.pools.values() for pod in pool.pods if pod.node is not None]
+    for node in {job.node.place: job.node for job in account.offline_jobs}.values():
+        here = [(job.began_s, job.gone_s, job.gpus) for job in account.offline_jobs if job.node is node]
+        here += [(pod.scheduled_s, pod.gone_s, pod.pool.gpus) for pod in pods if pod.node is node]
+        assert _most_together(here) <= node.tier.gpus
 
 
 @pytest.mark.parametrize("seed", range(0, WORLDS, 20))

@@ -24,7 +24,7 @@ from tiphys.domain.faults import (
     SpotReclaim,
     StaleLag,
 )
-from tiphys.domain.nodes import Nodes, Tier
+from tiphys.domain.nodes import Nodes, Offline, Tier
 from tiphys.domain.route import GraphRoute, Hop, KvTransfer, PdRoute, RagRoute, Tokens
 from tiphys.domain.users import Level, Users
 
@@ -532,7 +532,53 @@ def test_a_counter_that_begins_anew_loses_nothing() -> None:
     assert rate([0, 10, 20, 30], [5, 8, 1, 3], 30.0, 40.0) == pytest.approx(6 * 40 / 30 / 40)
 
 
-# --- zero
+# --- signals
+
+
+def test_gpu_utilization_is_the_busy_share_since_the_last_scrape() -> None:
+    # Steps from 0.5 to 12.5. Scrapes at 0, 10, 20: the share of 9.5 s, then of 2.5 s.
+    world = small_world([(0.5, 5, 12)], {"llm": flat_pool()})
+    world.run()
+    snapshots = world.pools["llm"].pods[0].series.snapshots[:3]
+    shares = [snapshot.gauges["gpu_utilization"] for snapshot in snapshots if snapshot is not None]
+    assert shares == about(0.0, 0.95, 0.25)
+
+
+def test_queue_and_compute_time_are_counted_from_the_replica_on() -> None:
+    # The second is delivered at 0.5, admitted at 1, ends at 3: 0.5 s of queue, 2 s of compute beside the first's 1 s.
+    world = small_world([(0.0, 5, 1), (0.5, 5, 2)], {"llm": flat_pool()})
+    world.run()
+    exporter = world.pools["llm"].pods[0].exporter
+    assert [exporter.queue_s, exporter.compute_s] == about(0.5, 3.0)
+    assert exporter.histograms["e2e"].sum_s == pytest.approx(1.0 + 2.5)
+
+
+def test_an_hpa_by_cpu_sees_the_last_window_that_is_over_and_counts_new_pods_as_idle() -> None:
+    # Busy from 0.5 on. No window is over at the pass of 5. At 15: 14.5 / 15 x 1 + 0.2 = 1.167 cores of 2, 58 %; over 30
+    # that is 1.93, so 2 pods. At 25 the new one is unready, hence 0: 1167 / 4000, 29 %, within the tolerance.
+    metric = {"signal": "cpu", "source": "resource", "type": "Utilization", "target": 30}
+    policy = {"kind": "hpa", "replicas": {"min": 1, "max": 9}, "metrics": [metric]}
+    pool = flat_pool(cpu={"request": 2.0, "idle": 0.2, "busy": 1.0})
+    account = small_world([(0.5, 5, 200)], {"llm": pool}, policies={"llm": policy}).run()
+    assert spec_at_passes(account)[:3] == [(5.0, 1, True), (15.0, 2, False), (25.0, 2, False)]
+
+
+# --- zero and Knative
+
+
+def test_in_proxy_mode_the_activator_keeps_what_is_over_the_container_concurrency() -> None:
+    # One at a time, 2 s each: delivered at 0.5, 2.5, 4.5. The second that ends at 1.25 is told of all three: 0.75 s in
+    # the pod, 0.65 and 0.55 s before it.
+    policy = {
+        "kind": "kpa", "replicas": {"min": 1, "max": 1}, "container_concurrency": 1, "target_burst_capacity": -1.0,
+    }  # fmt: skip
+    world = small_world([(0.5, 5, 2), (0.6, 5, 2), (0.7, 5, 2)], {"llm": flat_pool()}, policies={"llm": policy})
+    seen: list[float] = []
+    knatives = world.knatives
+    world.clock.call(1.25, Order.FLEET, 0, lambda: seen.append(knatives["llm"].law.stable.by_second[1]))
+    jobs = world.run().pools["llm"].jobs
+    assert [job.delivered_s for job in jobs] == about(0.5, 2.5, 4.5)
+    assert seen == about(0.75 + 0.65 + 0.55)
 
 
 def test_the_first_request_at_zero_wakes_a_knative_service_at_once() -> None:
@@ -584,3 +630,53 @@ def test_an_hpa_leaves_only_a_zero_that_it_went_to_itself() -> None:
     asleep = small_world([(52.0, 5, 1)], {"llm": pool}, policies={"llm": policy}, settings=settings,
                          start_replicas={"llm": 0})  # fmt: skip
     assert not asleep.run().pools["llm"].pods
+
+
+# --- offline work
+
+
+def with_offline(gpus: int, **members: Any) -> Any:
+    offline = Offline(gpus_per_job=1, start_s=5.0, grace_s=4.0)
+    return on_nodes(Tier(name="t", gpus=gpus, nodes=1), offline=offline, **members)
+
+
+def test_offline_jobs_fill_what_has_been_idle_for_long_enough_but_for_the_reserve() -> None:
+    # Four GPUs, one replica, one in reserve: two jobs, when the three have been idle for 20 s: checks at 0, 10, 20.
+    fleet = {"kind": "fleet", "reserve_gpus": 1, "admit_after_s": 20.0, "check_s": 10.0}
+    world = small_world([(0.0, 5, 1)], {"llm": flat_pool()}, policies={"fleet": fleet}, settings=with_offline(4))
+    jobs = world.run().offline_jobs
+    assert [(job.began_s, job.told_s) for job in jobs] == [(20.0, INFINITY), (20.0, INFINITY)]
+
+
+def test_a_replica_that_finds_no_gpu_waits_for_the_grace_of_the_youngest_job() -> None:
+    # Three GPUs: a replica, two jobs since 0. At 20 one more replica: the younger job is told and gone at 24, when the
+    # replica is placed; ready at 34. It goes at 50, and the check of that instant admits a job again.
+    fleet = {"kind": "fleet", "reserve_gpus": 0, "admit_after_s": 0.0, "check_s": 10.0}
+    schedule = {
+        "kind": "schedule", "replicas": {"min": 0, "max": 5}, "period_s": None,
+        "times": [{"at_s": 0, "replicas": 1}, {"at_s": 20, "replicas": 2}, {"at_s": 50, "replicas": 1}],
+    }  # fmt: skip
+    world = small_world([(0.0, 5, 1)], {"llm": flat_pool()}, policies={"fleet": fleet, "llm": schedule},
+                        settings=with_offline(3))  # fmt: skip
+    account = world.run()
+    assert [(job.began_s, job.told_s, job.gone_s) for job in account.offline_jobs] == [
+        (0.0, INFINITY, INFINITY), (0.0, 20.0, 24.0), (50.0, INFINITY, INFINITY),
+    ]  # fmt: skip
+    assert [(pod.scheduled_s, pod.ready_s) for pod in account.pools["llm"].pods] == [(0.0, 0.0), (24.0, 34.0)]
+
+
+def test_jobs_are_evicted_until_the_reserve_is_whole_again() -> None:
+    # Four GPUs, a replica, a reserve of one: two jobs at 0. The second replica of 12 takes the reserve: at 20 none is
+    # idle, under the 1 of the threshold: the youngest job is told, gone at 24.
+    fleet = {"kind": "fleet", "reserve_gpus": 1, "evict_below_gpus": 1, "admit_after_s": 0.0, "check_s": 10.0}
+    schedule = {
+        "kind": "schedule", "replicas": {"min": 0, "max": 5}, "period_s": None,
+        "times": [{"at_s": 0, "replicas": 1}, {"at_s": 12, "replicas": 2}],
+    }  # fmt: skip
+    world = small_world([(0.0, 5, 1)], {"llm": flat_pool()}, policies={"fleet": fleet, "llm": schedule},
+                        settings=with_offline(4))  # fmt: skip
+    account = world.run()
+    assert [(job.began_s, job.told_s, job.gone_s) for job in account.offline_jobs] == [
+        (0.0, INFINITY, INFINITY), (0.0, 20.0, 24.0),
+    ]  # fmt: skip
+    assert account.pools["llm"].pods[1].scheduled_s == 12.0

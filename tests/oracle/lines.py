@@ -169,7 +169,7 @@ class ActivatorLine(Line):
             return
         self.join(job, self.timeout_s)
         self.pull()
-        if not self.pool.able():
+        if not self.pool.able() and len(self.waiting) == 1:
             self.pool.knocked()
 
     def pull(self) -> None:

@@ -80,7 +80,7 @@ class Pod:
 
     def schedule(self, node: Node | None) -> None:
         """It has a node, or needs none: the cold start begins."""
-        now_s, cold = self.clock.now, self.pool.described.pool.cold_start
+        now_s = self.clock.now
         self.node, self.scheduled_s = node, now_s
         if node is not None:
             self.batch.limits, self.batch.step = self.pool.on_tier(node.tier.name)
@@ -96,17 +96,16 @@ class Pod:
             restarts = self.restarts
             self.clock.call(now_s + cold_s, Order.LIFECYCLE, self.place, lambda: self._end_of_start(restarts))
         else:
-            assert cold.median_s == 0 or cold.parts is not None
             self._become_ready()
 
     def _cold_start_s(self) -> tuple[float, float]:
         """(Pending, the whole)"""
-        cold, factor = self.pool.described.pool.cold_start, self.pool.chances.cold_start_factors[self.number]
+        cold, drawn = self.pool.described.pool.cold_start, self.pool.chances.cold_starts[self.number]
         if cold.parts is None:
-            return cold.pending_s, cold.median_s * factor
+            return cold.pending_s, drawn
         has_image = self.node is not None and self.pool.name in self.node.images
         pull_s, load_s = cold.parts.pending_s(has_image), cold.parts.loading_s(self._is_warm())
-        return factor * pull_s, factor * (pull_s + load_s)
+        return drawn * pull_s, drawn * (pull_s + load_s)
 
     def _is_warm(self) -> bool:
         return self.node is not None and (self.world.cluster.has_warm_cache or self.pool.name in self.node.loaded)
@@ -135,9 +134,9 @@ class Pod:
         self.is_ready, self.transition_s = False, now_s
         self.restarts += 1
         self.exporter = Exporter(self.pool.described.bounds_s)
-        factor = self.pool.chances.cold_start_factors[self.number]
+        drawn = self.pool.chances.cold_starts[self.number]
         # the node has loaded this model: by this very pod
-        cold_s = factor * (cold.median_s if cold.parts is None else cold.parts.loading_s(is_warm=True))
+        cold_s = drawn * (1.0 if cold.parts is None else cold.parts.loading_s(is_warm=True))
         restarts = self.restarts
         self.clock.call(now_s + cold_s, Order.LIFECYCLE, self.place, lambda: self._end_of_start(restarts))
         self.pool.lost(jobs)
@@ -306,14 +305,22 @@ class Pod:
 
     def _be_scraped(self, number: int) -> None:
         now_s, faults = self.clock.now, self.world.faults
+        if self.gone_s < INFINITY:
+            # a target that discovery has dropped might come back: its marker is written 1.1 intervals late
+            late_s = now_s + 1.1 * self.world.scrape.interval_s
+            self.clock.call(late_s, Order.SCRAPE, self.place, self._end_series)
+            return
         if not faults.prometheus_is_down(now_s):
             if self.is_ready and not faults.scrapes_fail(self.pool.name, now_s):
                 self.series.write(now_s, self.exporter.snapshot(self._gauges(now_s)))
                 self.last_scrape = (now_s, self.busy_at(now_s))
             else:
                 self.series.write(now_s, None)
-        if self.gone_s == INFINITY:
-            self._scrape_at(number + 1)
+        self._scrape_at(number + 1)
+
+    def _end_series(self) -> None:
+        if not self.world.faults.prometheus_is_down(self.clock.now):
+            self.series.write(self.clock.now, None)
 
     def busy_at(self, now_s: float) -> float:
         """Seconds in steps until now, the one under way included."""

@@ -39,14 +39,17 @@ class OraclePool:
 class PoolChances:
     """What was left to chance in one pool; lists are by creation number."""
 
-    cold_start_factors: Sequence[float]
-    """exp(sigma z) x the perturbation"""
+    cold_starts: Sequence[float]
+    """Seconds of the whole; where it has parts the factor on them. The perturbation is in it."""
     scrape_phases_s: Sequence[float]
     router_phase_s: float
     rule_phase_s: float
     hpa_phase_s: float
     keda_phase_s: float
     kpa_phase_s: float
+    cpu_phase_s: float = 0.0
+    """When metrics-server first looks."""
+    routing_seed: int = 0
 
 
 class PoolState:

@@ -17,38 +17,43 @@ class QueryError(Exception):
     """Prometheus did not answer."""
 
 
+def ms(seconds: float) -> int:
+    """Prometheus keeps whole milliseconds."""
+    return math.floor(seconds * 1000 + 1e-6)
+
+
 class Series:
     """Everything scraped from one target: snapshots and, as None, stale markers."""
 
     def __init__(self, pod: int) -> None:
         self.pod = pod
-        self.times_s: list[float] = []
+        self.times_ms: list[int] = []
         self.snapshots: list[Snapshot | None] = []
 
     def write(self, time_s: float, snapshot: Snapshot | None) -> None:
-        self.times_s.append(time_s)
+        self.times_ms.append(ms(time_s))
         self.snapshots.append(snapshot)
 
     def instant(self, now_s: float, lookback_s: float) -> Snapshot | None:
         """The last sample, unless it is too old or followed by a stale marker."""
-        if not self.times_s or self.times_s[-1] <= now_s - lookback_s:
+        if not self.times_ms or self.times_ms[-1] <= ms(now_s) - ms(lookback_s):
             return None
         return self.snapshots[-1]
 
-    def window(self, now_s: float, window_s: float) -> list[tuple[float, Snapshot]]:
-        """The samples of a range selector: left-open, markers skipped."""
-        first = bisect_right(self.times_s, now_s - window_s)
-        pairs = zip(self.times_s[first:], self.snapshots[first:], strict=True)
-        return [(time_s, snapshot) for time_s, snapshot in pairs if snapshot is not None]
+    def window(self, now_s: float, window_s: float) -> list[tuple[int, Snapshot]]:
+        """The samples of a range selector: left-open, markers skipped; times in milliseconds."""
+        first = bisect_right(self.times_ms, ms(now_s) - ms(window_s))
+        pairs = zip(self.times_ms[first:], self.snapshots[first:], strict=True)
+        return [(time_ms, snapshot) for time_ms, snapshot in pairs if snapshot is not None]
 
 
-def rate(times_s: Sequence[float], values: Sequence[float], now_s: float, window_s: float) -> float:
+def rate(times_ms: Sequence[int], values: Sequence[float], now_s: float, window_s: float) -> float:
     """Per-second increase of a counter over (now - window, now], resets made good, extrapolated to the edges."""
     increase = values[-1] - values[0] + sum(before for before, after in pairwise(values) if after < before)
-    span_s = times_s[-1] - times_s[0]
+    span_s = (times_ms[-1] - times_ms[0]) / 1000
     gap_s = span_s / (len(values) - 1)
-    before_s = times_s[0] - (now_s - window_s)
-    after_s = now_s - times_s[-1]
+    before_s = (times_ms[0] - (ms(now_s) - ms(window_s))) / 1000
+    after_s = (ms(now_s) - times_ms[-1]) / 1000
     if before_s >= gap_s * 1.1:
         before_s = gap_s / 2
     if increase > 0:
@@ -72,7 +77,7 @@ def rates(
     for target in targets:
         samples = target.window(now_s, window_s)
         if len(samples) >= 2:
-            times = [time_s for time_s, _ in samples]
+            times = [time_ms for time_ms, _ in samples]
             found.append((target.pod, rate(times, [read(snapshot) for _, snapshot in samples], now_s, window_s)))
     return found
 
@@ -86,7 +91,7 @@ def ratio_of_rates(targets: Sequence[Series], over: str, under: str, now_s: floa
     above, below = (counter_rates(targets, name, now_s, window_s) for name in (over, under))
     if not above:
         return None
-    numerator, denominator = sum(value for _, value in above), sum(value for _, value in below)
+    numerator, denominator = (math.fsum(value for _, value in each) for each in (above, below))
     if denominator == 0:
         return NAN if numerator == 0 else math.copysign(math.inf, numerator)
     return numerator / denominator
@@ -105,5 +110,5 @@ def quantile_of_rates(
         found = rates(targets, read, now_s, window_s)
         if not found:
             return None
-        totals.append(sum(value for _, value in found))
+        totals.append(math.fsum(value for _, value in found))
     return histogram_quantile(quantile, bounds_s, totals)

@@ -16,7 +16,7 @@ from tests.oracle.kpa import Kpa, Outcome, samples
 from tests.oracle.lines import ActivatorLine
 from tests.oracle.pods import Pod
 from tests.oracle.pools import PoolState
-from tests.oracle.promql import QueryError, Series, counter_rates, levels, quantile_of_rates, ratio_of_rates
+from tests.oracle.promql import QueryError, Series, counter_rates, levels, ms, quantile_of_rates, ratio_of_rates
 from tiphys.domain.signals import Signal
 from tiphys.policies.hpa.spec import Behavior, HpaMetric, HpaPolicy, ScalingRules
 from tiphys.policies.keda.spec import CpuTrigger, KedaPolicy, NatsJetStreamTrigger, PrometheusTrigger
@@ -34,7 +34,7 @@ class Metrics:
 
     def __init__(self, pool: PoolState, rule_windows_s: Sequence[float]) -> None:
         self.pool, self.world = pool, pool.world
-        self.recorded: dict[float, list[tuple[float, float]]] = {window_s: [] for window_s in rule_windows_s}
+        self.recorded: dict[float, list[tuple[float, float | None]]] = {window_s: [] for window_s in rule_windows_s}
 
     @property
     def now_s(self) -> float:
@@ -60,7 +60,7 @@ class Metrics:
         values = [value for _, value in self.by_pod(signal, window_s)]
         if not values:
             return None
-        return sum(values) if is_sum else sum(values) / len(values)
+        return math.fsum(values) if is_sum else math.fsum(values) / len(values)
 
     def _latency(self, signal: Signal, window_s: float, series: Sequence[Series]) -> float | None:
         assert signal.latency is not None
@@ -95,23 +95,24 @@ class Metrics:
                 continue
             for window_s, values in self.recorded.items():
                 value = ratio_of_rates(self.series, "queue_s", "compute_s", self.now_s, window_s)
-                if value is not None:
-                    values.append((self.now_s, value))
+                values.append((self.now_s, value))
 
     def _newest_recorded(self, window_s: float) -> float | None:
         values = self.recorded[window_s]
-        if not values or values[-1][0] <= self.now_s - self.world.scrape.lookback_s:
+        if not values or ms(values[-1][0]) <= ms(self.now_s) - ms(self.world.scrape.lookback_s):
             return None
+        # an empty result has left a stale marker
         return values[-1][1]
 
     def cpu(self) -> CpuUse | None:
         """Of the last resolution window that is over, for the pods whose container ran through it."""
         cpu, resolution_s = self.pool.described.pool.cpu, self.world.scrape.cpu_resolution_s
-        stop_s = math.floor(self.now_s / resolution_s) * resolution_s
-        start_s = stop_s - resolution_s
+        phase_s = self.pool.chances.cpu_phase_s
+        looks = math.floor((self.now_s - phase_s) / resolution_s)
+        start_s, stop_s = phase_s + (looks - 1) * resolution_s, phase_s + looks * resolution_s
         values_m = {}
         for pod in self.pool.alive:
-            if start_s >= 0 and pod.running_from_s <= start_s:
+            if looks >= 1 and pod.running_from_s <= start_s:
                 share = min(1.0, pod.busy_between(start_s, stop_s) / resolution_s)
                 values_m[pod.number] = math.ceil((cpu.idle + cpu.busy * share) * 1000)
         if not values_m:
@@ -284,6 +285,12 @@ class Knative:
         self.law = Kpa(policy, self.settings, len(pool.wanted), len(pool.able()), self.clock.now)
         self.line.is_proxied = self.law.proxy_since_s is not None
         self.queue_area = 0.0
+        self.ahead = 0.0
+        """What was reported before its second was over."""
+        self.busy: dict[int, bool] = {}
+        """By pod, whether it had anything in the last second."""
+        burst = policy.target_burst_capacity
+        self.asks_pods = (self.settings.target_burst_capacity if burst is None else burst) != -1
         self.ticks: list[Tick] = []
         pool.knock = self.knock
 
@@ -308,10 +315,15 @@ class Knative:
         queued = (queue_area - self.queue_area) / self.settings.scrape_s
         self.queue_area = queue_area
         pods = self.pool.able()
-        if self.line.is_proxied or (not pods and self.line.waiting):
+        ahead, self.ahead = self.ahead, 0.0
+        if self.line.is_proxied or (not pods and queued > 0):
             own = queued if self.policy.metric == "concurrency" else 0.0
-            return own + sum(loads[pod.number] for pod in pods)
-        if not pods:
+            seen = queued > 0 or any(self.busy[pod.number] for pod in pods)
+            if not seen:
+                # activators that had nothing say nothing; pods that are asked say 0
+                return 0.0 if pods and self.asks_pods else None
+            return max(0.0, own + sum(loads[pod.number] for pod in pods) - ahead)
+        if not pods or not self.asks_pods:
             return None
         asked = self._sample(pods, number)
         return sum(loads[pod.number] for pod in asked) / len(asked) * len(pods)
@@ -321,6 +333,7 @@ class Knative:
         area, ended = pod.load.until(self.clock.now), pod.jobs_ended
         last_area, last_ended = pod.last_second
         pod.last_second = (area, ended)
+        self.busy[pod.number] = area > last_area or ended > last_ended
         concurrency = self.policy.metric == "concurrency"
         return (area - last_area if concurrency else ended - last_ended) / self.settings.scrape_s
 
@@ -331,8 +344,7 @@ class Knative:
         old = [pod for pod in pods if self.clock.now - pod.transition_s >= self.law.window_s]
         young = [pod for pod in pods if pod not in old]
         if old:
-            chances = self.pool.world.chances
-            first = chances.mixed(chances.routing_seed + 7, number) % len(old)
+            first = self.pool.world.chances.mixed(self.pool.chances.routing_seed + 7, number) % len(old)
             old = [*old[first:], *old[:first]]
         return [*old, *young][:wanted]
 
@@ -353,9 +365,10 @@ class Knative:
             self.pool.scale_to(outcome.replicas)
 
     def knock(self) -> None:
-        """The first job at a revision that wants nobody is told at once."""
+        """The first job that waits is told at once; where nobody is wanted the decision comes at once too."""
+        self.ahead += 1.0
+        self.law.record(self.clock.now, 1.0)
         if self.law.idle:
-            self.law.record(self.clock.now, float(len(self.line.waiting)))
             self.tick()
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from tests.oracle.drawn import Document
 from tests.oracle.pools import OraclePool, PoolChances
-from tests.oracle.world import AnyPolicy, Chances, OracleService, World
+from tests.oracle.world import Chances, OracleService, World
 from tiphys.domain.profile import FitError, Profile, ProfileSource, StepTime
 from tiphys.domain.route import Hop, single
 from tiphys.domain.scenario import Scenario
@@ -56,11 +56,17 @@ def calm_settings(**members: Any) -> ClusterSettings:
 
 
 def calm_chances(pools: Mapping[str, OraclePool], think_s: Sequence[float] = ()) -> Chances:
-    one = PoolChances(
-        cold_start_factors=[1.0] * 100, scrape_phases_s=[0.0] * 100, router_phase_s=0.0, rule_phase_s=1.0,
+    pools_chances = {name: _calm(pool) for name, pool in pools.items()}
+    return Chances(pools_chances, think_s)
+
+
+def _calm(pool: OraclePool) -> PoolChances:
+    cold = pool.pool.cold_start
+    cold_starts = [cold.median_s if cold.parts is None else 1.0] * 100
+    return PoolChances(
+        cold_starts=cold_starts, scrape_phases_s=[0.0] * 100, router_phase_s=0.0, rule_phase_s=1.0,
         hpa_phase_s=5.0, keda_phase_s=7.0, kpa_phase_s=0.25,
     )  # fmt: skip
-    return Chances(dict.fromkeys(pools, one), think_s)
 
 
 def small_world(
@@ -81,9 +87,8 @@ def small_world(
     trace = Trace(
         columns[:, 0], columns[:, 1].astype(int), columns[:, 2].astype(int), "story", until_s, of, tuple(classes)
     )
-    given: dict[str, AnyPolicy] = {
-        name: parse_policy((policies or {}).get(name, {"kind": "fixed", "replicas": 1})) for name in pools
-    }
+    documents: dict[str, Document] = {name: {"kind": "fixed", "replicas": 1} for name in pools}
+    given = {name: parse_policy(document) for name, document in (documents | dict(policies or {})).items()}
     members: dict[str, Any] = {"drain_s": 50.0, "settings": calm_settings()} | scenario
     return World(
         OracleService(pools, Router(), classes), given, Scenario(trace, **members), calm_chances(pools, think_s)

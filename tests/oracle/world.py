@@ -71,7 +71,6 @@ class Chances:
     pools: Mapping[str, PoolChances]
     think_times_s: Sequence[float] = ()
     """By request number; what a user thinks after its answer."""
-    routing_seed: int = 0
     fleet_phase_s: float = 0.0
     mixed: Callable[[int, int], int] = unmixed
     """The twin's mixing of a seed with a number, not negative."""

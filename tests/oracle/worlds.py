@@ -25,7 +25,7 @@ from tiphys.domain.faults import (
     SpotReclaim,
     StaleLag,
 )
-from tiphys.domain.nodes import Nodes, Tier
+from tiphys.domain.nodes import Nodes, Offline, Tier
 from tiphys.domain.queues import JetStreamQueue, RouterQueue
 from tiphys.domain.route import GraphRoute, Hop, KvTransfer, PdRoute, RagRoute, Tokens, single
 from tiphys.domain.scenario import Scenario
@@ -34,6 +34,7 @@ from tiphys.domain.settings import ClusterSettings, HpaSettings, KnativeSettings
 from tiphys.domain.trace import Trace
 from tiphys.domain.users import Level, Users
 from tiphys.policies.fits import check_fits
+from tiphys.policies.fleet import FLEET, FleetPolicy
 from tiphys.policies.hpa.spec import HpaPolicy
 from tiphys.policies.keda.spec import KedaPolicy
 from tiphys.policies.kpa.spec import KpaPolicy
@@ -54,7 +55,7 @@ class RandomWorld:
 
     shape: str
     service: OracleService
-    policies: Mapping[str, AnyPolicy]
+    policies: Mapping[str, AnyPolicy | FleetPolicy]
     scenario: Scenario
 
     def chances(self) -> Chances:
@@ -65,21 +66,25 @@ class RandomWorld:
         if users is not None:
             think = users.think_s * (rng.exponential(size=n) if users.think == "exponential" else np.ones(n))
         pools = {name: self._pool_chances(rng, name) for name in self.service.pools}
-        return Chances(pools, think.tolist(), int(rng.integers(2**31)))
+        fleet = self.policies.get(FLEET)
+        fleet_phase_s = float(rng.random() * fleet.check_s) if isinstance(fleet, FleetPolicy) else 0.0
+        return Chances(pools, think.tolist(), fleet_phase_s)
 
     def _pool_chances(self, rng: np.random.Generator, name: str) -> PoolChances:
         settings, policy = self.scenario.settings, self.policies[name]
-        sigma = self.service.pools[name].pool.cold_start.log_sigma
-        factors = np.exp(sigma * rng.standard_normal(PODS)) * self.scenario.perturbation.cold_start
+        cold = self.service.pools[name].pool.cold_start
+        factors = np.exp(cold.log_sigma * rng.standard_normal(PODS)) * self.scenario.perturbation.cold_start
         poll_s = policy.polling_interval_s if isinstance(policy, KedaPolicy) else 1.0
         return PoolChances(
-            cold_start_factors=factors.tolist(),
+            cold_starts=(factors * (cold.median_s if cold.parts is None else 1.0)).tolist(),
             scrape_phases_s=(rng.random(PODS) * settings.scrape.interval_s).tolist(),
             router_phase_s=float(rng.random() * settings.scrape.interval_s),
             rule_phase_s=float(rng.random() * settings.scrape.rule_interval_s),
             hpa_phase_s=float(rng.random() * (settings.hpa.sync_period_s + settings.hpa.pass_s)),
             keda_phase_s=float(rng.random() * poll_s),
             kpa_phase_s=float(rng.random() * settings.knative.tick_s),
+            cpu_phase_s=float(rng.random() * settings.scrape.cpu_resolution_s),
+            routing_seed=int(rng.integers(2**31)),
         )
 
     def check(self) -> None:
@@ -95,8 +100,33 @@ class RandomWorld:
         return play(self.service, self.policies, self.scenario, self.chances())
 
 
-def random_world(seed: int) -> RandomWorld:
-    """A world of 20 to 200 requests and some minutes; real-valued times, so that nothing coincides."""
+def random_world(seed: int, with_fleet: bool = False) -> RandomWorld:
+    """A world of 20 to 200 requests and some minutes; real-valued times, so that nothing coincides.
+
+    `with_fleet` gives those that have nodes offline work too.
+    """
+    world = _random_world(seed)
+    nodes = world.scenario.settings.nodes
+    if nodes is None or not with_fleet:
+        return world
+    rng = np.random.default_rng([seed, 77002])
+    offline = Offline(
+        gpus_per_job=int(pick(rng, [1, 1, 2])), start_s=float(rng.uniform(0, 20)),
+        checkpoint_s=float(rng.uniform(5, 60)), grace_s=float(rng.uniform(0.5, 30)),
+        checkpoint_on_sigterm=bool(rng.random() < 0.3),
+    )  # fmt: skip
+    reserve = int(rng.integers(0, 3))
+    fleet = FleetPolicy(
+        reserve_gpus=reserve, evict_below_gpus=int(rng.integers(0, reserve + 1)),
+        admit_after_s=float(rng.uniform(0, 30)), check_s=float(rng.uniform(2, 15)),
+        borrowing_limit_gpus=pick(rng, [None, 2, 4]), quota_gpus=pick(rng, [None, None, 3]),
+    )  # fmt: skip
+    settings = world.scenario.settings.with_(nodes=nodes.with_(offline=offline))
+    scenario = replace(world.scenario, settings=settings)
+    return replace(world, policies={**world.policies, FLEET: fleet}, scenario=scenario)
+
+
+def _random_world(seed: int) -> RandomWorld:
     rng = np.random.default_rng([seed, 77001])
     shape = str(rng.choice(SHAPES, p=_WEIGHTS))
     duration_s = float(rng.uniform(40, 180))
@@ -238,7 +268,7 @@ def _trace(rng: np.random.Generator, duration_s: float, classes: tuple[str, ...]
     if rng.random() < 0.3:
         outputs[rng.integers(n)] = 1
     if rng.random() < 0.15:
-        inputs[rng.integers(n)] = 20_001  # what hardly any replica can ever hold
+        outputs[rng.integers(n)] = 20_001  # what hardly any replica can ever hold
     of = rng.integers(0, len(classes), n).astype(np.int8) if len(classes) > 1 else None
     return Trace(arrival, inputs, outputs, "random", duration_s, of, classes)
 

@@ -199,20 +199,16 @@ def _as_text(plan: Plan) -> str:
 
 def check_inputs(plan: Plan) -> None:
     """Read all that a run needs, so that what is wrong is said now and not after an hour. Raises InputError."""
-    from tiphys.twin.governing import government
-
-    plan.twin()
-    tried = [(f"incumbent.{pool}", policy) for pool, policy in plan.incumbent.items() if pool in plan.pools]
+    twin, whole = plan.twin(), plan.whole()
+    tried = [("incumbent", plan.incumbent)]
     tried += [
-        (f"search.spaces.{pool}: {name}", space.default)
+        (f"search.spaces.{pool}: {name}", {**plan.incumbent, pool: space.default})
         for pool, spaces in plan.spaces.items()
-        if pool in plan.pools
         for name, space in spaces.items()
     ]
     for key, policy in tried:
         try:
-            # what the twin cannot obey is refused here; how long the play is does not matter to that
-            government(policy, plan.experiment.cluster.in_force, plan.seed, 0.0, 1, 1)
+            twin.check(policy, whole)
         except InputError as error:
             raise error.at(str(plan.where), key) from None
     trials, most = plan.experiment.search.trials, max(map(len, plan.spaces.values()))

@@ -55,11 +55,6 @@ class ColdStart(Frozen):
         return self
 
     @property
-    def median_whole_s(self) -> float:
-        """Median of the whole, on a node that has neither image nor model."""
-        return self.median_s if self.parts is None else self.parts.pending_s(False) + self.parts.loading_s(False)
-
-    @property
     def log_sigma(self) -> float:
         """Standard deviation of the logarithm; 0 for a constant cold start."""
         if self.median_s == 0:

@@ -99,10 +99,8 @@ class Plan:
         """Raises InputError for the first request whose prompt no replica could hold."""
         source = self.experiment.traffic.source
         where = source.path if isinstance(source, CsvSource) else str(self.where)
-        if len(self.pools) > 1:
-            return
         try:
-            check_prompts(self.loaded.trace, self.service.pools[self.pool_name])
+            check_prompts(self.loaded.trace, self.service)
         except InputError as error:
             raise error.at(where) from None
 
@@ -114,10 +112,9 @@ class Plan:
         for name, pool in service.pools.items():
             profile = load_profile(pool.profile, str(self.where), f"service.pools.{name}.profile")
             admission, dialect = pool.admission or service.backend.admission, service.backend.dialect
-            more = _accepted(TwinPool, tier_profiles=self._tier_profiles(name))
-            pools[name] = TwinPool(pool, profile, admission, dialect.ttft_bounds_s, **more)
-        classes = service.classes if len(pools) > 1 else None
-        return TwinService(pools, service.routing, **_accepted(TwinService, classes=classes))
+            bounds_s = (dialect.bounds_s("ttft"), dialect.bounds_s("itl"), dialect.bounds_s("e2e"))
+            pools[name] = TwinPool(pool, profile, admission, *bounds_s, tier_profiles=self._tier_profiles(name))
+        return TwinService(pools, service.routing, service.classes if len(pools) > 1 else {})
 
     def _tier_profiles(self, pool: str) -> dict[str, Profile]:
         nodes = self.experiment.cluster.in_force.nodes
@@ -323,9 +320,3 @@ def _as_space(found: Any, named: PolicyName, place: int) -> PolicySpace:
     if not isinstance(found, PolicySpace):
         return PolicySpace(found.document(), name, str(named) if isinstance(named, str) else name)
     return found if isinstance(named, str) else PolicySpace(found.document, name, found.where)
-
-
-def _accepted(kind: type[Any], **members: Any) -> dict[str, Any]:
-    """Those members that a value has and that say something."""
-    known = getattr(kind, "__dataclass_fields__", {})
-    return {name: value for name, value in members.items() if name in known and value}

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from tiphys.domain.platform import ScalingPolicy
 from tiphys.domain.signals import Signal
-from tiphys.domain.values import PositiveInt, PositiveSeconds, Seconds
+from tiphys.domain.values import PositiveSeconds, Seconds
 from tiphys.policies.common import API_VERSION
 
 Gpus = Annotated[int, Field(ge=0)]
@@ -54,6 +54,3 @@ class FleetPolicy(ScalingPolicy):
     def signals(self) -> tuple[Signal, ...]:
         """It looks at GPUs, not at signals."""
         return ()
-
-
-

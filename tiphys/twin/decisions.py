@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 
 from tiphys.compiled import lean_jit
 from tiphys.policies.hpa.reconcile import Outcome, Proposals
+from tiphys.policies.kpa.loop import KpaOutcome
 from tiphys.twin.metrics import Answer
 from tiphys.twin.state import Floats, Longs
 
-HPA_PASS, KEDA_POLL = 0, 1
+HPA_PASS, KEDA_POLL, KPA_TICK, SCHEDULED, FLEET_TICK = range(5)
 COLUMNS = (
     "time_s",
     "loop",
@@ -37,9 +38,18 @@ COLUMNS = (
     "able_reason",
     "active_reason",
     "limited_condition",
+    "stable",
+    "panic",
+    "stable_pods",
+    "panic_pods",
+    "panic_since_s",
+    "excess",
+    "proxied",
 )
-"""`loop` is HPA_PASS or KEDA_POLL; reasons are codes of `policies.hpa.behavior.REASONS` (of `policies.keda.poll` in a
-poll); `winner` is the metric whose proposal won; -1 or NaN where a step was not reached.
+"""`loop` is one of the codes above; reasons are codes of `policies.hpa.behavior.REASONS` (of `policies.keda.poll` in a
+poll, of `policies.kpa.reconciler` in a tick of the KPA, whose mode is in `branch`, limit in `limited_reason`, condition
+in `active`); `winner` is the metric whose proposal won; -1 or NaN where a step was not reached. The last seven are the
+KPA's.
 """
 METRIC_COLUMNS = (
     "value",
@@ -120,6 +130,50 @@ def log_pass(
         row[place + 6] = proposals.multiplier[metric]
         row[place + 7] = proposals.decided_by[metric]
         row[place + 8] = proposals.error[metric]
+
+
+@lean_jit
+def log_kpa(log: Log, now_s: float, spec: int, ready: int, outcome: KpaOutcome) -> None:
+    """Write down a tick of the KPA."""
+    row = log.rows[log.written[0]]
+    log.written[0] += 1
+    row[0] = now_s
+    row[1] = KPA_TICK
+    row[2] = spec
+    row[4] = ready
+    row[5] = outcome.mode
+    row[9] = outcome.decided
+    row[15] = outcome.limit
+    row[17] = outcome.replicas
+    row[18] = outcome.replicas if outcome.replicas >= 0 else spec
+    row[19] = outcome.condition
+    row[20] = outcome.condition_reason
+    row[21] = outcome.reason
+    row[23] = outcome.stable
+    row[24] = outcome.panic
+    row[25] = outcome.stable_pods
+    row[26] = outcome.panic_pods
+    row[27] = outcome.panic_since_s
+    row[28] = outcome.excess_burst_capacity
+    row[29] = outcome.is_proxied
+
+
+@lean_jit
+def log_change(log: Log, now_s: float, loop: int, spec: int, replicas: int) -> None:
+    """Write down a change that a timetable or a fleet's thresholds made."""
+    row = log.rows[log.written[0]]
+    log.written[0] += 1
+    row[0] = now_s
+    row[1] = loop
+    row[2] = spec
+    row[17] = replicas if replicas != spec else -1
+    row[18] = replicas
+
+
+@lean_jit
+def is_full(log: Log) -> bool:
+    """Whether there is no room for another row."""
+    return bool(log.written[0] == log.rows.shape[0])
 
 
 @lean_jit

@@ -1,136 +1,86 @@
-"""Pods come and go: creation, readiness, removal, draining, and which of them takes a request."""
+"""Pods come and go: creation, placement, readiness, removal, draining, crashes."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any
 
-import numpy as np
-
-from tiphys.compiled import inlined_jit, lean_jit
-from tiphys.twin.engine import fail_all
+from tiphys.compiled import lean_jit
+from tiphys.twin.nodes import free_gpus, place_pending
+from tiphys.twin.pods import list_ready, next_timer_s, settle
+from tiphys.twin.requests import drop_all
 from tiphys.twin.state import (
+    FULL,
+    FULL_OF_PODS,
     IDLE_S,
-    LAST_ROUTED,
-    LIVE,
     NONE,
+    PENDING_PODS,
     PODS_CREATED,
-    READY,
-    WANTED,
-    Fleet,
-    Floats,
-    Longs,
-    Requests,
+    Setting,
+    World,
 )
 from tiphys.twin.tournament import set_key
 
-LEAST_OUTSTANDING, ROUND_ROBIN, RANDOM, CONNECTION_RANDOM = range(4)
-
-
-class PodRules(NamedTuple):
-    """How this play's pods live."""
-
-    cold_start_s: Floats
-    """by creation number"""
-    scrape_phase_s: Floats
-    """by creation number, in [0, interval)"""
-    scrape_interval_s: float
-    pending_s: float
-    termination_grace_s: float
-    retention_s: float
-    """how long the samples of a pod that is gone can still be seen"""
-    router: int
-    connections: Longs
-    """the pod of each keep-alive connection, or NONE"""
-    routing_seed: int
-
 
 @lean_jit
-def create_pod(fleet: Fleet, rules: PodRules, now_s: float, ready_now: bool) -> None:
-    """Add a pod; it is ready after its cold start."""
-    pod = fleet.counters[PODS_CREATED]
-    fleet.counters[PODS_CREATED] += 1
-    fleet.counters[WANTED] += 1
-    record = fleet.pods[pod]
+def create_pod(world: World, pool: int, now_s: float) -> int:
+    """Add a pod that has no place yet: its number, or NONE when there is no room for another."""
+    pod = world.counters[PODS_CREATED]
+    if pod == world.pods.shape[0]:
+        world.counters[FULL] = FULL_OF_PODS
+        return NONE
+    world.counters[PODS_CREATED] += 1
+    world.counters[PENDING_PODS] += 1
+    record, of = world.pods[pod], world.pools[pool]
+    record.pool = pool
+    record.number = of.created
     record.created_s = now_s
     record.alive = 1
-    record.ready_s = now_s if ready_now else now_s + rules.cold_start_s[pod]
-    fleet.live[fleet.counters[LIVE]] = pod
-    fleet.counters[LIVE] += 1
-    if record.ready_s <= now_s:
-        become_ready(fleet, rules, pod, now_s)
-    else:
-        set_key(fleet.timers_tree, fleet.timer_keys, pod, record.ready_s)
+    record.gpus = of.gpus
+    record.engine = world.tier_engine[pool, 0]
+    record.never_starts = 1 if of.no_start > 0 else 0
+    of.created += 1
+    of.wanted += 1
+    world.live[pool, of.live] = pod
+    of.live += 1
+    return int(pod)
 
 
 @lean_jit
-def become_ready(fleet: Fleet, rules: PodRules, pod: int, now_s: float) -> None:
-    """A pod begins to take requests and to be scraped."""
-    record = fleet.pods[pod]
-    record.is_ready = 1
-    phase_s, interval_s = rules.scrape_phase_s[pod], rules.scrape_interval_s
-    record.next_scrape_s = phase_s + interval_s * np.ceil((now_s - phase_s) / interval_s)
-    set_key(fleet.load_tree, fleet.load_keys, pod, 0.0)
-    set_key(fleet.timers_tree, fleet.timer_keys, pod, next_timer_s(fleet, rules, pod))
-    list_ready(fleet)
+def start_with(world: World, setting: Setting, pool: int, replicas: int) -> None:
+    """The replicas that are ready when the play begins, as far as there is room for them."""
+    for _ in range(replicas):
+        pod = create_pod(world, pool, 0.0)
+        if pod != NONE and not setting.has_nodes:
+            settle(world, setting, pod, NONE, 0.0, True)
+    if setting.has_nodes:
+        place_pending(world, setting, 0.0, True)
 
 
 @lean_jit
-def next_timer_s(fleet: Fleet, rules: PodRules, pod: int) -> float:
-    """When something next happens to a pod by the clock: readiness, the end of its grace, a scrape."""
-    record = fleet.pods[pod]
-    if record.alive == 0:
-        return IDLE_S
-    if record.is_ready == 0:
-        return record.ready_s
-    if record.is_removed == 1:
-        return min(record.next_scrape_s, record.removed_s + rules.termination_grace_s)
-    return record.next_scrape_s
+def scale_to(world: World, setting: Setting, pool: int, wish: int, now_s: float) -> None:
+    """Create or remove pods until `wish` are wanted."""
+    of = world.pools[pool]
+    created = False
+    while of.wanted < wish:
+        pod = create_pod(world, pool, now_s)
+        if pod == NONE:
+            return
+        created = True
+        if not setting.has_nodes:
+            settle(world, setting, pod, NONE, now_s, False)
+    while of.wanted > wish:
+        remove_pod(world, setting, victim(world, pool), now_s, of.termination_grace_s)
+    if created and setting.has_nodes:
+        place_pending(world, setting, now_s, False)
 
 
 @lean_jit
-def list_ready(fleet: Fleet) -> None:
-    """Write down anew which pods take requests."""
-    count = 0
-    for i in range(fleet.counters[LIVE]):
-        record = fleet.pods[fleet.live[i]]
-        if record.is_ready == 1 and record.is_removed == 0:
-            fleet.ready[count] = fleet.live[i]
-            count += 1
-    fleet.counters[READY] = count
-
-
-@lean_jit
-def forget_gone(fleet: Fleet, rules: PodRules, now_s: float) -> None:
-    """Drop pods from the live list that no query can see any more."""
-    count = 0
-    for i in range(fleet.counters[LIVE]):
-        pod = fleet.live[i]
-        record = fleet.pods[pod]
-        if record.alive == 1 or now_s - record.gone_s <= rules.retention_s:
-            fleet.live[count] = pod
-            count += 1
-    fleet.counters[LIVE] = count
-
-
-@lean_jit
-def scale_to(fleet: Fleet, requests: Requests, rules: PodRules, wish: int, now_s: float) -> bool:
-    """Create or remove pods until `wish` are wanted; False when there is no place for another pod."""
-    while fleet.counters[WANTED] < wish:
-        if fleet.counters[PODS_CREATED] == fleet.pods.shape[0]:
-            return False
-        create_pod(fleet, rules, now_s, False)
-    while fleet.counters[WANTED] > wish:
-        remove_pod(fleet, requests, rules, victim(fleet), now_s)
-    return True
-
-
-@lean_jit
-def victim(fleet: Fleet) -> int:
+def victim(world: World, pool: int) -> int:
     """The pod that a ReplicaSet would delete first: not ready before ready, then the most recent."""
     best, best_ready, best_since = NONE, 2, -IDLE_S
-    for i in range(fleet.counters[LIVE]):
-        pod = fleet.live[i]
-        record = fleet.pods[pod]
+    for i in range(world.pools[pool].live):
+        pod = world.live[pool, i]
+        record = world.pods[pod]
         if record.alive == 0 or record.is_removed == 1:
             continue
         since = record.ready_s if record.is_ready == 1 else record.created_s
@@ -140,69 +90,113 @@ def victim(fleet: Fleet) -> int:
 
 
 @lean_jit
-def remove_pod(fleet: Fleet, requests: Requests, rules: PodRules, pod: int, now_s: float) -> None:
+def remove_pod(world: World, setting: Setting, pod: int, now_s: float, grace_s: float) -> None:
     """Ask a pod to go: one that is not ready or holds nothing goes at once, any other drains."""
-    record = fleet.pods[pod]
+    record = world.pods[pod]
     record.is_removed = 1
     record.removed_s = now_s
-    fleet.counters[WANTED] -= 1
-    set_key(fleet.load_tree, fleet.load_keys, pod, IDLE_S)
-    if record.is_ready == 0 or record.waiting + record.prefilling + record.decoding == 0:
-        let_go(fleet, requests, pod, now_s)
+    record.grace_end_s = now_s + grace_s
+    world.pools[record.pool].wanted -= 1
+    set_key(world.load_tree[record.pool], world.load_keys[record.pool], pod, IDLE_S)
+    if record.is_ready == 0 or record.outstanding + record.holding == 0:
+        let_go(world, setting, pod, now_s)
     else:
-        set_key(fleet.timers_tree, fleet.timer_keys, pod, next_timer_s(fleet, rules, pod))
-    list_ready(fleet)
+        set_key(world.timers_tree, world.timer_keys, pod, next_timer_s(record))
+    list_ready(world, record.pool)
 
 
 @lean_jit
-def let_go(fleet: Fleet, requests: Requests, pod: int, now_s: float) -> None:
+def let_go(world: World, setting: Setting, pod: int, now_s: float) -> None:
     """A pod is gone; what it still held has failed, and its series go stale at the scrape that misses it."""
-    record = fleet.pods[pod]
-    fail_all(fleet, requests, pod)
+    record = world.pods[pod]
+    record.restarts += 1
+    drop_all(world, setting, pod, now_s)
     record.alive = 0
     record.gone_s = now_s
-    record.stale_s = record.next_scrape_s
-    set_key(fleet.timers_tree, fleet.timer_keys, pod, IDLE_S)
-
-
-@inlined_jit
-def route(fleet: Fleet, rules: PodRules, request: int) -> int:
-    """The pod that takes a request, or NONE when none is ready."""
-    count = fleet.counters[READY]
-    if count == 0:
-        return NONE
-    if rules.router == LEAST_OUTSTANDING:
-        return fleet.load_tree[1]
-    if rules.router == ROUND_ROBIN:
-        return next_round(fleet, count)
-    draw = mixed(rules.routing_seed, request)
-    if rules.router == RANDOM:
-        return fleet.ready[draw % np.uint64(count)]
-    connection = draw % np.uint64(rules.connections.shape[0])
-    pod = rules.connections[connection]
-    if pod == NONE or fleet.pods[pod].is_removed == 1:
-        pod = fleet.ready[mixed(rules.routing_seed + 1, request) % np.uint64(count)]
-        rules.connections[connection] = pod
-    return pod
+    if record.is_ready == 1 or record.is_stale_due == 1:
+        # the marker of a target that is gone is written so late in case that it comes back
+        record.is_stale_due = 1
+        record.next_scrape_s += 1.1 * setting.scrape_interval_s
+    record.is_ready = 0
+    set_key(world.timers_tree, world.timer_keys, pod, next_timer_s(record))
+    if record.is_placed == 0:
+        world.counters[PENDING_PODS] -= 1
+    elif setting.has_nodes:
+        free_gpus(world, setting, pod, now_s)
 
 
 @lean_jit
-def next_round(fleet: Fleet, count: int) -> int:
-    """The ready pod after the one that was used last, in order of creation."""
-    last = fleet.counters[LAST_ROUTED]
-    pod = fleet.ready[0]
-    for i in range(count):
-        if fleet.ready[i] > last:
-            pod = fleet.ready[i]
-            break
-    fleet.counters[LAST_ROUTED] = pod
-    return pod
+def lose_pod(world: World, setting: Setting, pod: int, now_s: float) -> None:
+    """A pod is gone without having been asked to go."""
+    record = world.pods[pod]
+    if record.is_removed == 0:
+        record.is_removed = 1
+        record.removed_s = now_s
+        world.pools[record.pool].wanted -= 1
+        set_key(world.load_tree[record.pool], world.load_keys[record.pool], pod, IDLE_S)
+    let_go(world, setting, pod, now_s)
+    list_ready(world, record.pool)
 
 
 @lean_jit
-def mixed(seed: int, index: int) -> np.uint64:
-    """64 well mixed bits of (seed, index): splitmix64's finaliser."""
-    z = np.uint64(seed) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(index + 1) * np.uint64(0xD1B54A32D192ED03)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
+def crash(world: World, setting: Setting, pod: int, now_s: float) -> None:
+    """A pod's container dies; it loads anew in place."""
+    record, pool = world.pods[pod], world.pools[world.pods[pod].pool]
+    record.restarts += 1
+    drop_all(world, setting, pod, now_s)
+    record.is_ready = 0
+    record.is_stale_due = 1
+    forget_counts(world, pod)
+    again_s = world.cold_starts_s[record.pool, record.number]
+    if pool.has_parts == 1:
+        # the node has loaded the model before
+        again_s *= pool.load_warm_s
+    record.ready_s = now_s + again_s
+    set_key(world.load_tree[record.pool], world.load_keys[record.pool], pod, IDLE_S)
+    set_key(world.timers_tree, world.timer_keys, pod, next_timer_s(record))
+    list_ready(world, record.pool)
+
+
+@lean_jit
+def forget_counts(world: World, pod: int) -> None:
+    """The exporter of a restarted container counts from zero."""
+    record = world.pods[pod]
+    record.restarted_row = record.samples
+    record.finished = 0
+    record.ended = 0
+    record.queue_s = 0.0
+    record.compute_s = 0.0
+    record.ttft_s = 0.0
+    record.itl_s = 0.0
+    record.e2e_s = 0.0
+    world.histograms[pod, :] = 0
+
+
+@lean_jit
+def forget_gone(world: World, setting: Setting, pool: int, now_s: float) -> None:
+    """Drop pods from the live list that no query can see any more."""
+    count = 0
+    of = world.pools[pool]
+    for i in range(of.live):
+        pod = world.live[pool, i]
+        record = world.pods[pod]
+        if record.alive == 1 or now_s - record.gone_s <= setting.retention_s:
+            world.live[pool, count] = pod
+            count += 1
+    of.live = count
+
+
+@lean_jit
+def oldest_ready(world: World, pool: int, place: int) -> int:
+    """The pod at a place among those that take jobs, in order of creation, or NONE."""
+    return int(world.ready[pool, place]) if place < world.pools[pool].ready else NONE
+
+
+@lean_jit
+def is_lifecycle_due(record: Any, now_s: float) -> bool:
+    """Whether the timer of a pod that is due is its readiness or the end of its grace, rather than a scrape."""
+    if record.alive == 0:
+        return False
+    if record.is_ready == 0:
+        return bool(record.ready_s <= now_s)
+    return bool(record.is_removed == 1 and record.grace_end_s <= now_s)

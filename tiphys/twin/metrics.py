@@ -1,197 +1,189 @@
-"""What the scalers see: scrapes of the pods, and PromQL over them.
-
-Instant selectors see the newest sample within the lookback unless a stale marker came after it; range selectors skip
-markers and see every sample inside a left-open window; `rate` extrapolates and `histogram_quantile` interpolates as
-Prometheus 3 does (specification, section 5).
-"""
+"""What the scalers see: PromQL over the scrapes of a pool's pods (arithmetic: `tiphys.twin.promql`)."""
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import numpy as np
 
 from tiphys.compiled import lean_jit
-from tiphys.twin.state import NONE, EngineLimits, Fleet, Floats, Longs, Samples
+from tiphys.twin.faults import stream_lag
+from tiphys.twin.promql import (
+    ABSENT,
+    NOTHING,
+    Ring,
+    Value,
+    add_rates,
+    histogram_quantile,
+    level,
+    mean_of,
+    milliseconds,
+    plus,
+    rate,
+    ratio,
+    settle,
+    sum_of,
+)
+from tiphys.twin.state import COMPUTE_S, PROMETHEUS_DOWN, QUEUE_S, Floats, Longs, Setting, World
 
-RUNNING, WAITING, KV_USAGE = 0, 1, 2
+LEVEL, QUANTILE, MEAN, RATE, RATIO, LAG, ROUTER, RESOURCE = range(8)
+
+
+class Sight(NamedTuple):
+    """What each metric looks at; one entry a metric."""
+
+    kind: Longs
+    """code of the above"""
+    column: Longs
+    """place in a sample: of a level or counter, of a histogram's first bucket"""
+    sum_column: Longs
+    """of a mean: where the sum of the latencies is"""
+    buckets: Longs
+    """of a histogram, +Inf included"""
+    first_bound: Longs
+    quantile: Floats
+    averaged: Longs
+    """1: avg over pods rather than sum"""
+    window_s: Floats
+    rates: Floats
+    """scratch space of one place a bucket, as is the next"""
+    lost: Floats
 
 
 class Answer(NamedTuple):
-    """An instant query's answer: `found` False for an empty vector; `age_s` of the newest sample behind it."""
+    """An instant query's answer: `found` False for an empty vector or an error; `age_s` of the newest sample behind."""
 
     found: bool
     value: float
     age_s: float
+    error: bool
 
 
 @lean_jit
-def scrape(fleet: Fleet, samples: Samples, limits: EngineLimits, pod: int, now_s: float) -> None:
-    """Store what a pod's exporter shows now."""
-    record = fleet.pods[pod]
-    place = record.samples % samples.time_s.shape[1]
-    record.samples += 1
-    samples.time_s[pod, place] = now_s
-    held = record.reserved_tokens if limits.no_evict else tokens_held(fleet, pod, now_s)
-    samples.levels[pod, place, RUNNING] = record.decoding + record.prefilling
-    samples.levels[pod, place, WAITING] = record.waiting
-    samples.levels[pod, place, KV_USAGE] = held / limits.kv_capacity_tokens
-    total = 0
-    for bucket in range(fleet.ttft_counts.shape[1]):
-        total += fleet.ttft_counts[pod, bucket]
-        samples.ttft[pod, place, bucket] = total
+def ring_of(world: World, pod: int) -> Ring:
+    """What Prometheus holds of a pod."""
+    record = world.pods[pod]
+    return Ring(world.sample_ms[pod], world.sample_stale[pod], world.samples[pod], record.samples, record.restarted_row)
 
 
 @lean_jit
-def tokens_held(fleet: Fleet, pod: int, now_s: float) -> int:
-    """KV tokens in use now, a run of steps under way taken into account."""
-    record = fleet.pods[pod]
-    held = record.decode_tokens + record.prompt_tokens
-    if record.steps > 1 and record.decoding > 0:
-        held += record.decoding * (steps_done(fleet, pod, now_s))
-    return held
+def query(world: World, setting: Setting, sight: Sight, pool: int, metric: int, now_s: float) -> Answer:
+    """The metric's expression, now."""
+    if sight.kind[metric] == LAG:
+        return ask_lag(world, pool)
+    if world.counters[PROMETHEUS_DOWN] > 0:
+        return Answer(False, 0.0, np.inf, True)
+    value = evaluate(world, setting, sight, pool, metric, now_s)
+    if not value.found:
+        return Answer(False, 0.0, np.inf, False)
+    return Answer(True, value.value, now_s - value.time_ms / 1000.0, False)
 
 
 @lean_jit
-def steps_done(fleet: Fleet, pod: int, now_s: float) -> int:
-    """Steps of the present run that have ended by `now_s`."""
-    record = fleet.pods[pod]
-    elapsed = now_s - record.step_start_s
-    if elapsed <= 0.0:
-        return 0
-    a, growth = record.first_step_s, record.step_growth_s
-    half = a - 0.5 * growth
-    steps = int(2.0 * elapsed / (math.sqrt(half * half + 2.0 * growth * elapsed) + half))
-    return max(0, min(steps, record.steps - 1))
+def ask_lag(world: World, pool: int) -> Answer:
+    """What the monitoring endpoint says of the pool's consumer."""
+    of = world.pools[pool]
+    if of.consumer_missing > 0:
+        return Answer(False, 0.0, np.inf, True)
+    lag = of.stale_lag if of.lag_stale > 0 else stream_lag(world, pool)
+    return Answer(True, float(lag), 0.0, False)
 
 
 @lean_jit
-def newest(fleet: Fleet, samples: Samples, pod: int, now_s: float, lookback_s: float) -> int:
-    """The place of the sample that an instant selector sees, or NONE."""
-    record = fleet.pods[pod]
-    if record.samples == 0 or record.stale_s <= now_s:
-        return NONE
-    place = (record.samples - 1) % samples.time_s.shape[1]
-    return place if now_s - samples.time_s[pod, place] < lookback_s else NONE
+def evaluate(world: World, setting: Setting, sight: Sight, pool: int, metric: int, now_s: float) -> Value:
+    """The PromQL of a metric."""
+    now_ms, window_ms = milliseconds(now_s), milliseconds(sight.window_s[metric])
+    kind, averaged = sight.kind[metric], sight.averaged[metric] == 1
+    if kind == QUANTILE:
+        return latency_quantile(world, sight, pool, metric, now_ms, window_ms)
+    if kind == MEAN:
+        above = rate_over_pods(world, pool, sight.sum_column[metric], now_ms, window_ms, False)
+        count = sight.column[metric] + sight.buckets[metric] - 1
+        return ratio(above, rate_over_pods(world, pool, count, now_ms, window_ms, False))
+    if kind == RATE:
+        return rate_over_pods(world, pool, sight.column[metric], now_ms, window_ms, averaged)
+    if kind == RATIO:
+        return recorded(world, setting, pool, now_ms)
+    if kind == ROUTER:
+        row = world.pods.shape[0] + pool
+        ring = Ring(
+            world.sample_ms[row], world.sample_stale[row], world.samples[row], world.pools[pool].router_samples, 0
+        )
+        return level(ring, sight.column[metric], now_ms, milliseconds(setting.lookback_s))
+    return level_over_pods(world, setting, pool, sight.column[metric], now_ms, averaged)
 
 
 @lean_jit
-def level(
-    fleet: Fleet, samples: Samples, live: Longs, lives: int, which: int, mean: bool, now_s: float, lookback_s: float
-) -> Answer:
+def of_pod(world: World, setting: Setting, sight: Sight, pool: int, pod: int, metric: int, now_s: float) -> Value:
+    """A metric of one pod alone: a level, a rate, or the ratio that the recording rule found for it."""
+    ring, kind = ring_of(world, pod), sight.kind[metric]
+    window_ms = milliseconds(sight.window_s[metric])
+    if kind == RATE:
+        return rate(ring, sight.column[metric], milliseconds(now_s), window_ms)
+    if kind == RATIO:
+        rule_ms = milliseconds(world.pools[pool].rule_s)
+        if rule_ms <= milliseconds(now_s) - milliseconds(setting.lookback_s):
+            return ABSENT
+        return ratio(rate(ring, QUEUE_S, rule_ms, window_ms), rate(ring, COMPUTE_S, rule_ms, window_ms))
+    return level(ring, sight.column[metric], milliseconds(now_s), milliseconds(setting.lookback_s))
+
+
+@lean_jit
+def level_over_pods(world: World, setting: Setting, pool: int, column: int, now_ms: int, averaged: bool) -> Value:
     """`sum(level)` or `avg(level)` over the pods."""
-    total, count, age_s = 0.0, 0, np.inf
-    for i in range(lives):
-        pod = live[i]
-        place = newest(fleet, samples, pod, now_s, lookback_s)
-        if place != NONE:
-            total += samples.levels[pod, place, which]
-            count += 1
-            age_s = min(age_s, now_s - samples.time_s[pod, place])
-    if count == 0:
-        return Answer(False, 0.0, np.inf)
-    return Answer(True, total / count if mean else total, age_s)
+    total = NOTHING
+    lookback_ms = milliseconds(setting.lookback_s)
+    for i in range(world.pools[pool].live):
+        total = plus(total, level(ring_of(world, world.live[pool, i]), column, now_ms, lookback_ms))
+    return mean_of(total) if averaged else sum_of(total)
 
 
 @lean_jit
-def samples_in_window(fleet: Fleet, samples: Samples, pod: int, now_s: float, window_s: float) -> int:
-    """How many samples lie in (now - window, now]."""
-    record = fleet.pods[pod]
-    places = samples.time_s.shape[1]
-    count = 0
-    while count < min(record.samples, places):
-        time_s = samples.time_s[pod, (record.samples - 1 - count) % places]
-        if time_s <= now_s - window_s:
-            break
-        count += 1
-    return count
+def rate_over_pods(world: World, pool: int, column: int, now_ms: int, window_ms: int, averaged: bool) -> Value:
+    """`sum(rate(counter[window]))` or `avg(...)` over the pods."""
+    total = NOTHING
+    for i in range(world.pools[pool].live):
+        total = plus(total, rate(ring_of(world, world.live[pool, i]), column, now_ms, window_ms))
+    return mean_of(total) if averaged else sum_of(total)
 
 
 @lean_jit
-def extrapolated(
-    first: float, last: float, first_s: float, last_s: float, count: int, now_s: float, window_s: float
-) -> float:
-    """`rate` of a counter that was never reset, from its first and last sample in the window (Prometheus'
-    extrapolatedRate).
-    """
-    increase = last - first
-    sampled_s = last_s - first_s
-    mean_gap_s = sampled_s / (count - 1)
-    to_start_s = first_s - (now_s - window_s)
-    to_end_s = now_s - last_s
-    if to_start_s >= 1.1 * mean_gap_s:
-        to_start_s = mean_gap_s / 2
-    if increase > 0 and first >= 0:
-        # a counter cannot have been below zero
-        to_start_s = min(to_start_s, sampled_s * (first / increase))
-    if to_end_s >= 1.1 * mean_gap_s:
-        to_end_s = mean_gap_s / 2
-    # the division order is Prometheus' own: a rank may fall exactly on a bucket's count
-    return increase * ((sampled_s + to_start_s + to_end_s) / sampled_s / window_s)
-
-
-@lean_jit
-def ttft_quantile(
-    fleet: Fleet,
-    samples: Samples,
-    bounds_s: Floats,
-    live: Longs,
-    lives: int,
-    quantile: float,
-    now_s: float,
-    window_s: float,
-    rates: Floats,
-) -> Answer:
-    """`histogram_quantile(quantile, sum by (le) (rate(ttft_bucket[window])))`; NaN when nothing was observed, empty
-    without series.
-
-    `rates` is scratch space of one place a bucket.
-    """
-    places = samples.time_s.shape[1]
+def latency_quantile(world: World, sight: Sight, pool: int, metric: int, now_ms: int, window_ms: int) -> Value:
+    """`histogram_quantile(quantile, sum by (le) (rate(bucket[window])))`; NaN when nothing was observed."""
+    buckets, first = sight.buckets[metric], sight.first_bound[metric]
+    rates, lost = sight.rates[:buckets], sight.lost[:buckets]
     rates[:] = 0.0
-    series, age_s = 0, np.inf
-    for i in range(lives):
-        pod = live[i]
-        count = samples_in_window(fleet, samples, pod, now_s, window_s)
-        if count < 2:
-            continue
-        series += 1
-        last = (fleet.pods[pod].samples - 1) % places
-        first = (fleet.pods[pod].samples - count) % places
-        first_s, last_s = samples.time_s[pod, first], samples.time_s[pod, last]
-        age_s = min(age_s, now_s - last_s)
-        for bucket in range(rates.shape[0]):
-            rates[bucket] += extrapolated(
-                float(samples.ttft[pod, first, bucket]),
-                float(samples.ttft[pod, last, bucket]),
-                first_s,
-                last_s,
-                count,
-                now_s,
-                window_s,
-            )
-    if series == 0:
-        return Answer(False, 0.0, np.inf)
-    return Answer(True, histogram_quantile(quantile, bounds_s, rates), age_s)
+    lost[:] = 0.0
+    total = NOTHING
+    for i in range(world.pools[pool].live):
+        ring = ring_of(world, world.live[pool, i])
+        total = plus(total, add_rates(ring, sight.column[metric], now_ms, window_ms, rates, lost))
+    if total.added == 0:
+        return ABSENT
+    settle(rates, lost)
+    bounds_s = world.bounds_s[first : first + buckets - 1]
+    return Value(True, histogram_quantile(sight.quantile[metric], bounds_s, rates), total.time_ms)
 
 
 @lean_jit
-def histogram_quantile(quantile: float, bounds_s: Floats, cumulative: Floats) -> float:
-    """Prometheus' bucketQuantile over cumulative counts, the last being `+Inf`; NaN for no observations."""
-    for bucket in range(1, cumulative.shape[0]):
-        cumulative[bucket] = max(cumulative[bucket], cumulative[bucket - 1])
-    total = cumulative[cumulative.shape[0] - 1]
-    if total == 0.0 or bounds_s.shape[0] == 0:
-        return np.nan
-    rank = quantile * total
-    bucket = 0
-    while bucket < bounds_s.shape[0] and cumulative[bucket] < rank:
-        bucket += 1
-    if bucket == bounds_s.shape[0]:
-        return bounds_s[bucket - 1]
-    if bucket == 0:
-        return bounds_s[0] * (rank / cumulative[0])
-    below = cumulative[bucket - 1]
-    low_s = bounds_s[bucket - 1]
-    return low_s + (bounds_s[bucket] - low_s) * ((rank - below) / (cumulative[bucket] - below))
+def evaluate_rule(world: World, pool: int, window_s: float, now_s: float) -> None:
+    """The recording rule of the queue-to-compute ratio: `sum(rate(queue)) / sum(rate(compute))`."""
+    if world.counters[PROMETHEUS_DOWN] > 0:
+        return
+    of = world.pools[pool]
+    of.rule_s = now_s
+    now_ms, window_ms = milliseconds(now_s), milliseconds(window_s)
+    queue = rate_over_pods(world, pool, QUEUE_S, now_ms, window_ms, False)
+    value = ratio(queue, rate_over_pods(world, pool, COMPUTE_S, now_ms, window_ms, False))
+    of.rule_found = 1 if value.found else 0
+    of.rule_value = value.value
+
+
+@lean_jit
+def recorded(world: World, setting: Setting, pool: int, now_ms: int) -> Value:
+    """What the recording rule said last; a rule without an answer leaves a stale marker."""
+    of = world.pools[pool]
+    time_ms = milliseconds(of.rule_s)
+    if of.rule_found == 0 or time_ms <= now_ms - milliseconds(setting.lookback_s):
+        return ABSENT
+    return Value(True, of.rule_value, time_ms)
