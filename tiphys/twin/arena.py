@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar, get_args, get_origin, get_type_hint
 import numpy as np
 from numpy.typing import NDArray
 
-from tiphys.compiled import generated_jit
+from tiphys.compiled import generated_jit, row_view, table_view
 
 T = TypeVar("T")
 
@@ -89,21 +89,29 @@ def pack(values: Sequence[Any]) -> Arena:
     return Arena(**stores, place=place)
 
 
-def unpacker(kind: type[T]) -> Callable[[Arena, int], T]:
+def _row(store: NDArray[Any], start: int, rows: int, _columns: int) -> NDArray[Any]:
+    return store[start : start + rows]
+
+
+def _table(store: NDArray[Any], start: int, rows: int, columns: int) -> NDArray[Any]:
+    return store[start : start + rows * columns].reshape((rows, columns))
+
+
+def unpacker(kind: type[T], row: Any = _row, table: Any = _table) -> Callable[[Arena, int], T]:
     """A function (arena, value's number) -> the value, its arrays being views: compiled, and callable as Python too."""
     leaf_numbers = iter(range(len(leaves_of(kind))))
     names: dict[str, type] = {}
     body = _expression(kind, leaf_numbers, names)
     source = f"def unpack(arena, which):\n    place = arena.place[which]\n    return {body}\n"
-    scope: dict[str, Any] = dict(names)
+    scope: dict[str, Any] = {"row_view": row, "table_view": table, **names}
     exec(compile(source, f"<unpack {kind.__name__}>", "exec"), scope)
     unpack: Callable[[Arena, int], T] = scope["unpack"]
     return unpack
 
 
-def compiled_unpacker(kind: type[T], lean: bool) -> Callable[[Arena, int], T]:
-    """`unpacker` for compiled code; `lean` where it is called from functions that are."""
-    return generated_jit(unpacker(kind), lean)
+def compiled_unpacker(kind: type[T]) -> Callable[[Arena, int], T]:
+    """`unpacker` for compiled code, for an arena that is handed over as a `tiphys.compiled.Handle`."""
+    return generated_jit(unpacker(kind, row_view, table_view))
 
 
 def _expression(kind: type, numbers: Any, names: dict[str, type]) -> str:
@@ -119,6 +127,8 @@ def _expression(kind: type, numbers: Any, names: dict[str, type]) -> str:
             continue
         store = _store_of(hint, name)
         start, rows, columns = (f"place[{number}, {part}]" for part in range(3))
-        view = f"arena.{store}[{start}:{start} + {rows} * {columns}]"
-        parts.append(f"{view}.reshape(({rows}, {columns}))" if name in _TABLES else view)
+        if name in _TABLES:
+            parts.append(f"table_view(arena.{store}, {start}, {rows}, {columns})")
+        else:
+            parts.append(f"row_view(arena.{store}, {start}, {rows}, {columns})")
     return f"{kind.__name__}({', '.join(parts)})"

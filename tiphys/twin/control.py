@@ -61,7 +61,7 @@ class Control(NamedTuple):
     """[request of a pod in milli-cores, when metrics-server looked last, the seconds that it averaged over]"""
 
 
-control_at = compiled_unpacker(Control, lean=False)
+control_at = compiled_unpacker(Control)
 CPU_REQUEST_M, CPU_LOOKED_S, CPU_WINDOW_S = range(3)
 
 

@@ -29,7 +29,7 @@ class KpaControl(NamedTuple):
     """[seconds sampled so far, time of the last one, concurrency already reported ahead of the next second]"""
 
 
-kpa_at = compiled_unpacker(KpaControl, lean=True)
+kpa_at = compiled_unpacker(KpaControl)
 SECONDS, LAST_S, AHEAD_OF_TIME = range(3)
 
 

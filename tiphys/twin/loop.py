@@ -84,7 +84,7 @@ class Timetable(NamedTuple):
     log: Log
 
 
-timetable_at = compiled_unpacker(Timetable, lean=True)
+timetable_at = compiled_unpacker(Timetable)
 
 
 @jit

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tiphys.compiled import Handle
 from tiphys.domain.platform import Policy
 from tiphys.domain.recording import JobTimes, OfflineJobs, PoolRecording, Recording, ReplicaLife
 from tiphys.domain.route import Hop
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from tiphys.twin.platform import TwinService
 
 _MORE = 4
+N = TypeVar("N", bound=NamedTuple)
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,16 @@ def play_once(
     start = np.array([start_replicas(service, scenario, name) for name in service.pools], np.int64)
     wanted = np.array([each.wanted_replicas for each in governments], np.int64)
     full_of, end_s = play(
-        stage.world, stage.setting, ticks, controls, autoscalers, timetables, fleet, memory_s, start, wanted
+        as_handle(stage.world),
+        stage.setting,
+        as_handle(ticks),
+        as_handle(controls),
+        as_handle(autoscalers),
+        as_handle(timetables),
+        fleet,
+        memory_s,
+        start,
+        wanted,
     )
     if full_of != FULL_OF_NOTHING:
         return None, room.grown(int(full_of), len(scenario.trace))
@@ -96,6 +107,11 @@ def play_once(
     }
     decisions = [decisions_of(each, place, logs) for place, each in enumerate(governments)]
     return recording(service, scenario, stage, decisions, float(end_s)), room
+
+
+def as_handle(arrays: N) -> N:
+    """A tuple of arrays as compiled code takes it: one pointer."""
+    return cast(N, Handle(arrays._asdict()))
 
 
 def check_playable(service: TwinService, policy: Policy, scenario: Scenario) -> None:

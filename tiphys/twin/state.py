@@ -25,7 +25,7 @@ POD_DTYPE = np.dtype(
     [
         ("created_s", "f8"), ("scheduled_s", "f8"), ("running_s", "f8"), ("ready_s", "f8"),
         ("removed_s", "f8"), ("grace_end_s", "f8"), ("gone_s", "f8"),
-        ("pool", "i4"), ("number", "i4"), ("engine", "i4"), ("node", "i4"), ("gpus", "i4"), ("restarts", "i4"),
+        ("pool", "i8"), ("number", "i8"), ("engine", "i8"), ("node", "i8"), ("gpus", "i8"), ("restarts", "i8"),
         ("alive", "i1"), ("is_ready", "i1"), ("is_removed", "i1"), ("is_placed", "i1"), ("never_starts", "i1"),
         # the engine step, or the run of equal steps, that is under way
         ("step_start_s", "f8"), ("step_end_s", "f8"), ("first_step_s", "f8"), ("step_growth_s", "f8"),
@@ -33,8 +33,8 @@ POD_DTYPE = np.dtype(
         ("outstanding", "i8"), ("decoding", "i8"), ("prefilling", "i8"), ("waiting", "i8"), ("landing", "i8"),
         ("holding", "i8"),
         ("decode_tokens", "i8"), ("prompt_tokens", "i8"), ("reserved_tokens", "i8"), ("held_tokens", "i8"),
-        ("wait_head", "i4"), ("wait_tail", "i4"), ("prefill_head", "i4"), ("prefill_tail", "i4"),
-        ("land_head", "i4"), ("land_tail", "i4"),
+        ("wait_head", "i8"), ("wait_tail", "i8"), ("prefill_head", "i8"), ("prefill_tail", "i8"),
+        ("land_head", "i8"), ("land_tail", "i8"),
         # what the exporter counts
         ("busy_s", "f8"), ("scraped_busy_s", "f8"), ("scraped_s", "f8"),
         ("finished", "i8"), ("queue_s", "f8"), ("compute_s", "f8"), ("ttft_s", "f8"), ("itl_s", "f8"), ("e2e_s", "f8"),
@@ -84,7 +84,7 @@ POOL_DTYPE = np.dtype(
         ("image_pull_s", "f8"), ("load_cold_s", "f8"), ("load_warm_s", "f8"), ("cold_factor", "f8"),
         # what holds jobs while no replica takes them
         ("queue", "i8"), ("in_flight", "i8"), ("max_ack_pending", "i8"), ("timeout_s", "f8"), ("ack_wait_s", "f8"),
-        ("queue_head", "i4"), ("queue_tail", "i4"), ("queued", "i8"), ("redelivering", "i8"),
+        ("queue_head", "i8"), ("queue_tail", "i8"), ("queued", "i8"), ("redelivering", "i8"),
         ("queued_load_s", "f8"), ("queued_since_s", "f8"),
         ("is_proxy", "i1"), ("is_knative", "i1"), ("container_concurrency", "i8"),
         # faults in force
@@ -110,7 +110,7 @@ ENGINE_DTYPE = np.dtype(
 
 HOP_DTYPE = np.dtype(
     [
-        ("pool", "i4"), ("first_follower", "i4"), ("followers", "i4"), ("kv_source", "i4"), ("keeps_kv", "i1"),
+        ("pool", "i8"), ("first_follower", "i8"), ("followers", "i8"), ("kv_source", "i8"), ("keeps_kv", "i1"),
         ("enters", "i1"),
         ("delay_s", "f8"), ("transfer_s", "f8"), ("transfer_token_s", "f8"),
     ],
@@ -120,8 +120,8 @@ HOP_DTYPE = np.dtype(
 
 NODE_DTYPE = np.dtype(
     [
-        ("tier", "i4"), ("gpus", "i4"), ("free", "i4"), ("state", "i4"), ("stays", "i1"),
-        ("ready_s", "f8"), ("empty_s", "f8"), ("held", "i4"), ("promised", "i4"),
+        ("tier", "i8"), ("gpus", "i8"), ("free", "i8"), ("state", "i8"), ("stays", "i1"),
+        ("ready_s", "f8"), ("empty_s", "f8"), ("held", "i8"), ("promised", "i8"),
     ],
     align=True,
 )  # fmt: skip
@@ -129,17 +129,17 @@ ABSENT, COMING, HERE, LEAVING = range(4)
 
 FAULT_DTYPE = np.dtype(
     [
-        ("kind", "i4"), ("pool", "i4"), ("node", "i4"), ("count", "i4"), ("pod", "i4"),
+        ("kind", "i8"), ("pool", "i8"), ("node", "i8"), ("count", "i8"), ("pod", "i8"),
         ("at_s", "f8"), ("until_s", "f8"), ("value", "f8"),
     ],
     align=True,
 )  # fmt: skip
 
-USER_DTYPE = np.dtype([("asking", "i1"), ("left", "i4")], align=True)
+USER_DTYPE = np.dtype([("asking", "i1"), ("left", "i8")], align=True)
 EVENT_DTYPE = np.dtype([("time_s", "f8"), ("rank", "i8")], align=True)
 OFFLINE_DTYPE = np.dtype(
     [
-        ("node", "i4"), ("state", "i4"), ("gpus", "i4"), ("lost", "i4"), ("start_s", "f8"), ("stop_s", "f8"),
+        ("node", "i8"), ("state", "i8"), ("gpus", "i8"), ("lost", "i8"), ("start_s", "f8"), ("stop_s", "f8"),
         ("gone_s", "f8"),
     ],
     align=True,
