@@ -56,6 +56,7 @@ def enqueue(world: World, setting: Setting, pod: int, job: int, now_s: float) ->
     record.outstanding += 1
     entry.prefill_left = entry.input_tokens
     entry.pod = pod
+    entry.handed_s = now_s
     entry.state = AT_POD
     if record.step_end_s == IDLE_S:
         begin_step(world, setting, pod, now_s)
@@ -488,7 +489,7 @@ def finish(world: World, setting: Setting, pod: int, job: int, now_s: float) -> 
     record.outstanding -= 1
     record.finished += 1
     if setting.counts_work:
-        record.queue_s += entry.admitted_s - entry.arrival_s
+        record.queue_s += entry.admitted_s - entry.handed_s
         record.compute_s += now_s - entry.admitted_s
         record.e2e_s += now_s - entry.arrival_s
     if setting.e2e_buckets > 0:

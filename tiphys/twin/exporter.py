@@ -31,7 +31,8 @@ def count_latency(world: World, pod: int, first: int, buckets: int, seconds: flo
     """Add an observation to the histogram of a pod that begins at `first`."""
     bucket = first
     top = first + buckets - 1
-    while bucket < top and seconds > world.bounds_s[bucket]:
+    pool = world.pods[pod].pool
+    while bucket < top and seconds > world.bounds_s[pool, bucket]:
         bucket += 1
     world.histograms[pod, bucket] += 1
 
@@ -46,11 +47,12 @@ def count_run(world: World, setting: Setting, pod: int, steps: int) -> None:
     top = setting.ttft_buckets + setting.itl_buckets - 1
     while done < steps:
         gap_s = first_s + growth_s * done
-        while bucket < top and gap_s > world.bounds_s[bucket]:
+        while bucket < top and gap_s > world.bounds_s[record.pool, bucket]:
             bucket += 1
         until = steps
-        if bucket < top and growth_s > 0.0:
-            until = min(steps, max(done + 1, steps_up_to(first_s, growth_s, world.bounds_s[bucket])))
+        bound_s = world.bounds_s[record.pool, bucket]
+        if bound_s < IDLE_S and growth_s > 0.0:
+            until = min(steps, max(done + 1, steps_up_to(first_s, growth_s, bound_s)))
         world.histograms[pod, bucket] += (until - done) * sequences
         done = until
 
@@ -161,8 +163,8 @@ def scrape_gaps(world: World, setting: Setting, pod: int, place: int, now_s: flo
     row[ITL_SUM] += record.decoding * (done * first_s + growth_s * (0.5 * done * (done - 1)))
     for bucket in range(buckets):
         within = done
-        if bucket < buckets - 1:
-            bound_s = world.bounds_s[first + bucket]
+        bound_s = world.bounds_s[record.pool, first + bucket]
+        if bound_s < IDLE_S:
             if growth_s > 0.0:
                 within = max(0, min(done, steps_up_to(first_s, growth_s, bound_s)))
             elif first_s > bound_s:

@@ -7,10 +7,9 @@ from enum import IntEnum
 from tiphys.compiled import lean_jit
 from tiphys.twin.engine import steps_until_after, stop_after
 from tiphys.twin.fleet import crash, lose_pod, oldest_ready, remove_pod, scale_to
-from tiphys.twin.nodes import leave
+from tiphys.twin.nodes import leave, place_pending
 from tiphys.twin.offline import ENDING, GONE, PLACED, tell
 from tiphys.twin.state import (
-    ABSENT,
     HERE,
     LEAVING,
     METRICS_ERRORS,
@@ -121,7 +120,7 @@ def lose_node(world: World, setting: Setting, node: int, now_s: float) -> None:
     """A node vanishes; what ran on it is created anew elsewhere."""
     if world.nodes[node].state != HERE and world.nodes[node].state != LEAVING:
         return
-    world.nodes[node].state = ABSENT
+    world.nodes[node].state = LEAVING
     for place in range(world.counters[OFFLINE_JOBS]):
         job = world.offline[place]
         if job.node == node and (job.state == PLACED or job.state == ENDING):
@@ -129,13 +128,21 @@ def lose_node(world: World, setting: Setting, node: int, now_s: float) -> None:
             job.gone_s = now_s
             job.state = GONE
     for pool in range(world.pools.shape[0]):
-        wanted = world.pools[pool].wanted
+        world.pools[pool].wanted_before = world.pools[pool].wanted
         for i in range(world.pools[pool].live):
             pod = world.live[pool, i]
             if world.pods[pod].alive == 1 and world.pods[pod].is_placed == 1 and world.pods[pod].node == node:
                 lose_pod(world, setting, pod, now_s)
-        scale_to(world, setting, pool, wanted, now_s)
     leave(world, node)
+    replace_lost(world, setting, now_s)
+    place_pending(world, setting, now_s, False)
+
+
+@lean_jit
+def replace_lost(world: World, setting: Setting, now_s: float) -> None:
+    """Every pool creates as many replicas as it had been wanting."""
+    for pool in range(world.pools.shape[0]):
+        scale_to(world, setting, pool, world.pools[pool].wanted_before, now_s)
 
 
 @lean_jit
@@ -149,13 +156,13 @@ def reclaim(world: World, setting: Setting, node: int, notice_s: float, now_s: f
             tell(world, place, min(setting.offline_grace_s, notice_s), now_s)
     for pool in range(world.pools.shape[0]):
         of = world.pools[pool]
-        wanted = of.wanted
+        of.wanted_before = of.wanted
         for i in range(of.live):
             pod = world.live[pool, i]
             record = world.pods[pod]
             if record.alive == 1 and record.is_removed == 0 and record.is_placed == 1 and record.node == node:
                 remove_pod(world, setting, pod, now_s, min(of.termination_grace_s, notice_s))
-        scale_to(world, setting, pool, wanted, now_s)
+    replace_lost(world, setting, now_s)
 
 
 @lean_jit

@@ -155,9 +155,14 @@ def _trigger_query(trigger: Trigger) -> Query:
 
 
 def government(
-    policy: ScalingPolicy, pool: Pool, settings: ClusterSettings, clock: Clock, histograms: Histograms
+    policy: ScalingPolicy,
+    pool: Pool,
+    settings: ClusterSettings,
+    clock: Clock,
+    histograms: Histograms,
+    own: Histograms,
 ) -> Government:
-    """The controllers that a policy sets up for a pool.
+    """The controllers that a policy sets up for a pool, whose own histograms have so many buckets.
 
     Raises InputError for a policy that the twin cannot obey, naming what it cannot.
     """
@@ -166,7 +171,8 @@ def government(
     first_s, period_s = _ticks(policy, queries, pool, settings, clock)
     rows = _rows(first_s, period_s, clock)
     is_kpa, is_schedule = isinstance(policy, KpaPolicy), isinstance(policy, SchedulePolicy)
-    control = _control(rules, keda, queries, pool, settings, clock, histograms, 0 if is_kpa or is_schedule else rows)
+    sight = _sight(queries, histograms, own)
+    control = _control(rules, keda, sight, pool, settings, clock, 0 if is_kpa or is_schedule else rows)
     timetable = _timetable(policy, queries, clock, new_log(_changes(policy, clock), 1))
     return Government(
         control,
@@ -293,33 +299,32 @@ def _no_autoscaler() -> KpaControl:
 def _control(
     rules: Rules,
     keda: KedaLoop,
-    queries: Sequence[Query],
+    sight: Sight,
     pool: Pool,
     settings: ClusterSettings,
     clock: Clock,
-    histograms: Histograms,
     rows: int,
 ) -> Control:
     metrics = len(rules.metrics.source)
     return Control(
         controller(settings),
         rules,
-        _sight(queries, histograms),
+        sight,
         _pods(clock.places),
         _containers(clock.places),
         _observations(metrics, clock.places),
         new_state(_history(rules, settings), _events(rules, settings)),
         new_proposals(metrics),
         keda,
-        new_log(rows, max(len(queries), metrics, 1)),
+        new_log(rows, max(len(sight.kind), metrics, 1)),
         np.array([pool.cpu.request * 1000.0, -1.0, settings.scrape.cpu_resolution_s]),
     )
 
 
-def _sight(queries: Sequence[Query], histograms: Histograms) -> Sight:
+def _sight(queries: Sequence[Query], histograms: Histograms, own: Histograms) -> Sight:
     def buckets(query: Query) -> int:
         latency = query.signal.latency
-        return 0 if latency is None else int(getattr(histograms, latency))
+        return 0 if latency is None else int(getattr(own, latency))
 
     def first(query: Query) -> int:
         return 0 if query.signal.latency is None else histograms.first(query.signal.latency)

@@ -19,6 +19,7 @@ def lay_out(jobs: Any, arrival_s: Floats, input_tokens: Ints, output_tokens: Int
         entry.first_token_s = IDLE_S
         entry.finish_s = IDLE_S
         entry.admitted_s = IDLE_S
+        entry.handed_s = 0.0
         entry.preempted_s = 0.0
         entry.next = NONE
         entry.prefill_left = 0

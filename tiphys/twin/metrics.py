@@ -161,7 +161,7 @@ def latency_quantile(world: World, sight: Sight, pool: int, metric: int, now_ms:
     if total.added == 0:
         return ABSENT
     settle(rates, lost)
-    bounds_s = world.bounds_s[first : first + buckets - 1]
+    bounds_s = world.bounds_s[pool, first : first + buckets - 1]
     return Value(True, histogram_quantile(sight.quantile[metric], bounds_s, rates), total.time_ms)
 
 

@@ -159,5 +159,6 @@ def leave(world: World, node: int) -> None:
     record.state = ABSENT
     record.stays = 0
     record.free = 0
+    record.held = 0
     world.has_image[node, :] = 0
     world.has_loaded[node, :] = 0

@@ -14,7 +14,7 @@ from tiphys.domain.platform import Policy
 from tiphys.domain.recording import JobTimes, OfflineJobs, PoolRecording, Recording, ReplicaLife
 from tiphys.domain.route import Hop
 from tiphys.domain.scenario import Scenario
-from tiphys.domain.signals import Signal
+from tiphys.domain.signals import Latency, Signal
 from tiphys.domain.trace import Floats, Trace
 from tiphys.policies.fleet import FLEET, FleetPolicy
 from tiphys.twin.arena import Arena, pack, unpacker
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from tiphys.twin.platform import TwinService
 
 _MORE = 4
+LATENCIES: tuple[Latency, ...] = ("ttft", "itl", "e2e")
 N = TypeVar("N", bound=NamedTuple)
 
 
@@ -130,7 +131,8 @@ def governments_of(
     found = []
     for name, pool in service.pools.items():
         clock = clock_of(service, scenario, stage, name, room)
-        found.append(government(policy[name], pool.pool, scenario.settings, clock, histograms))
+        own = Histograms(*(len(pool.bounds_s(latency)) + 1 for latency in LATENCIES))
+        found.append(government(policy[name], pool.pool, scenario.settings, clock, histograms, own))
     return found
 
 
@@ -147,10 +149,10 @@ def signals_of(policy: Policy) -> set[Signal]:
 def histograms_of(service: TwinService, policy: Policy) -> Histograms:
     """Which histograms the pods keep: those that a policy asks for."""
     asked = {signal.latency for signal in signals_of(policy)}
-    pool = next(iter(service.pools.values()))
 
-    def buckets(latency: Any) -> int:
-        return len(pool.bounds_s(latency)) + 1 if latency in asked else 0
+    def buckets(latency: Latency) -> int:
+        most = max(len(pool.bounds_s(latency)) for pool in service.pools.values())
+        return most + 1 if latency in asked else 0
 
     return Histograms(buckets("ttft"), buckets("itl"), buckets("e2e"))
 

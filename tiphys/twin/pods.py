@@ -53,7 +53,6 @@ def become_ready(world: World, setting: Setting, pod: int, now_s: float) -> None
     record.next_scrape_s = phase_s + interval_s * np.ceil((now_s - phase_s) / interval_s)
     record.scraped_s = now_s
     record.scraped_busy_s = record.busy_s
-    record.cpu_last_s = IDLE_S
     record.load_since_s = now_s
     set_key(world.load_tree[record.pool], world.load_keys[record.pool], pod, 0.0)
     set_key(world.timers_tree, world.timer_keys, pod, next_timer_s(record))

@@ -361,15 +361,14 @@ def most_sequences(engines: Any) -> int:
 
 
 def bounds_of(service: TwinService, histograms: Histograms) -> Floats:
-    """Upper bounds of the buckets that are kept, +Inf included."""
-    pool = next(iter(service.pools.values()))
-    asked: tuple[tuple[Latency, int], ...] = (
-        ("ttft", histograms.ttft),
-        ("itl", histograms.itl),
-        ("e2e", histograms.e2e),
-    )
-    kept = [[*pool.bounds_s(latency), np.inf] for latency, buckets in asked if buckets > 0]
-    return np.array([bound for each in kept for bound in each])
+    """Upper bounds of the buckets that are kept, by pool: every histogram ends with +Inf, over and over if need be."""
+    latencies: tuple[Latency, ...] = ("ttft", "itl", "e2e")
+    bounds_s = np.full((len(service.pools), sum(histograms)), np.inf)
+    for number, pool in enumerate(service.pools.values()):
+        for latency in latencies:
+            first, kept = histograms.first(latency), min(int(getattr(histograms, latency)), len(pool.bounds_s(latency)))
+            bounds_s[number, first : first + kept] = pool.bounds_s(latency)[:kept]
+    return bounds_s
 
 
 # --- routes

@@ -48,7 +48,7 @@ POD_DTYPE = np.dtype(
 
 JOB_DTYPE = np.dtype(
     [
-        ("arrival_s", "f8"), ("first_token_s", "f8"), ("finish_s", "f8"), ("admitted_s", "f8"),
+        ("arrival_s", "f8"), ("first_token_s", "f8"), ("finish_s", "f8"), ("handed_s", "f8"), ("admitted_s", "f8"),
         # when a preempted job was put back, at the end of the step of its last token
         ("preempted_s", "f8"),
         # the job behind this one in the list that holds it
@@ -76,7 +76,8 @@ NO_KV, KV_AWAY, KV_MOVING, KV_HERE = range(4)
 
 POOL_DTYPE = np.dtype(
     [
-        ("created", "i8"), ("wanted", "i8"), ("live", "i8"), ("ready", "i8"), ("last_routed", "i8"),
+        ("created", "i8"), ("wanted", "i8"), ("wanted_before", "i8"), ("live", "i8"), ("ready", "i8"),
+        ("last_routed", "i8"),
         ("last_place", "i8"),
         ("kv_capacity_tokens", "i8"), ("gpus", "i8"), ("tiers", "i8"),
         ("router", "i8"), ("routing_seed", "i8"),
@@ -209,7 +210,7 @@ class World(NamedTuple):
     histograms: Longs
     """[pod, bucket] latencies by bucket, not cumulative: TTFT, ITL, e2e one after the other"""
     bounds_s: Floats
-    """upper bounds of the buckets of the three, one after the other"""
+    """[pool, bucket] upper bounds of the buckets of the three, one after the other, each ended by +Inf"""
     itl_counts: Longs
     """[pool, bin] gaps between tokens, of the scored window"""
     sample_ms: Longs
