@@ -64,7 +64,8 @@ def fault_ends(world: World, setting: Setting, number: int, now_s: float) -> Non
     """A lasting fault is over; a reclaimed node goes."""
     fault = world.faults[number]
     if fault.kind == _RECLAIM:
-        lose_node(world, setting, fault.node, now_s)
+        if world.nodes[fault.node].state == LEAVING:
+            lose_node(world, setting, fault.node, now_s)
     elif fault.kind == _SLOW:
         change_speed(world, fault.pod, 1.0 / fault.value, now_s)
     else:
@@ -135,7 +136,7 @@ def lose_node(world: World, setting: Setting, node: int, now_s: float) -> None:
                 lose_pod(world, setting, pod, now_s)
     leave(world, node)
     replace_lost(world, setting, now_s)
-    place_pending(world, setting, now_s, False)
+    place_pending(world, setting, now_s)
 
 
 @lean_jit

@@ -50,10 +50,12 @@ def start_with(world: World, setting: Setting, pool: int, replicas: int) -> None
     """The replicas that are ready when the play begins, as far as there is room for them."""
     for _ in range(replicas):
         pod = create_pod(world, pool, 0.0)
+        if pod != NONE:
+            world.pods[pod].is_first = 1
         if pod != NONE and not setting.has_nodes:
-            settle(world, setting, pod, NONE, 0.0, True)
+            settle(world, setting, pod, NONE, 0.0)
     if setting.has_nodes:
-        place_pending(world, setting, 0.0, True)
+        place_pending(world, setting, 0.0)
 
 
 @lean_jit
@@ -67,11 +69,11 @@ def scale_to(world: World, setting: Setting, pool: int, wish: int, now_s: float)
             return
         created = True
         if not setting.has_nodes:
-            settle(world, setting, pod, NONE, now_s, False)
+            settle(world, setting, pod, NONE, now_s)
     while of.wanted > wish:
         remove_pod(world, setting, victim(world, pool), now_s, of.termination_grace_s)
     if created and setting.has_nodes:
-        place_pending(world, setting, now_s, False)
+        place_pending(world, setting, now_s)
 
 
 @lean_jit

@@ -113,6 +113,8 @@ class Clock:
     latest_s: float
     starts_at_s: float
     start_replicas: int
+    start_ready: int
+    """those of them that find a place at once"""
     places: int
     rows_factor: int
 
@@ -283,7 +285,7 @@ def _autoscaler(
     if not isinstance(policy, KpaPolicy):
         return _no_autoscaler()
     rules = kpa_rules(policy, settings)
-    state = new_kpa_state(rules, clock.start_replicas, clock.start_replicas, 0.0)
+    state = new_kpa_state(rules, clock.start_replicas, clock.start_ready, 0.0)
     return KpaControl(True, rules, state, new_log(rows, 1), np.array([0.0, first_s - settings.knative.scrape_s, 0.0]))
 
 

@@ -25,7 +25,7 @@ from tiphys.twin.state import (
 
 
 @lean_jit
-def place_pending(world: World, setting: Setting, now_s: float, ready_now: bool) -> None:
+def place_pending(world: World, setting: Setting, now_s: float) -> None:
     """Give every pod without a place one, in order of creation, as far as there is room; then order nodes."""
     if world.counters[PENDING_PODS] == 0:
         return
@@ -41,7 +41,7 @@ def place_pending(world: World, setting: Setting, now_s: float, ready_now: bool)
         take_gpus(world, node, record.gpus)
         world.counters[SERVING_GPUS] += record.gpus
         record.engine = world.tier_engine[record.pool, world.nodes[node].tier]
-        settle(world, setting, pod, node, now_s, ready_now)
+        settle(world, setting, pod, node, now_s)
     if unplaced > 0:
         find_more(world, setting, now_s)
 
@@ -103,7 +103,7 @@ def free_gpus(world: World, setting: Setting, pod: int, now_s: float) -> None:
     record = world.pods[pod]
     world.counters[SERVING_GPUS] -= record.gpus
     give_gpus(world, setting, record.node, record.gpus, now_s)
-    place_pending(world, setting, now_s, False)
+    place_pending(world, setting, now_s)
 
 
 @lean_jit
@@ -128,7 +128,7 @@ def node_ready(world: World, setting: Setting, node: int, now_s: float) -> None:
     record.held = 0
     record.empty_s = now_s
     push_event(world.events, world.counters, now_s + setting.empty_s, NODE_EMPTY, node)
-    place_pending(world, setting, now_s, False)
+    place_pending(world, setting, now_s)
 
 
 @lean_jit
@@ -137,7 +137,7 @@ def node_empty(world: World, setting: Setting, node: int, now_s: float) -> None:
     record = world.nodes[node]
     if record.state == HERE and record.stays == 0 and record.empty_s + setting.empty_s <= now_s:
         leave(world, node)
-        place_pending(world, setting, now_s, False)
+        place_pending(world, setting, now_s)
 
 
 @lean_jit
@@ -149,7 +149,7 @@ def offline_gone(world: World, setting: Setting, place: int, now_s: float) -> No
     job.state = GONE
     job.gone_s = now_s
     give_gpus(world, setting, job.node, job.gpus, now_s)
-    place_pending(world, setting, now_s, False)
+    place_pending(world, setting, now_s)
 
 
 @lean_jit

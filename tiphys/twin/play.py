@@ -146,6 +146,27 @@ def signals_of(policy: Policy) -> set[Signal]:
     return {query.signal for each in policy.values() for query in queries_of(each)}
 
 
+def placed_at_start(service: TwinService, scenario: Scenario) -> dict[str, int]:
+    """How many of each pool's first replicas find a place, as `tiphys.twin.nodes` will place them."""
+    wanted = {name: start_replicas(service, scenario, name) for name in service.pools}
+    nodes = scenario.settings.nodes
+    if nodes is None:
+        return wanted
+    free = [[tier.gpus] * tier.nodes for tier in nodes.tiers]
+    left = np.inf if nodes.quota_gpus is None else float(nodes.quota_gpus)
+    placed = dict.fromkeys(wanted, 0)
+    for name, count in wanted.items():
+        gpus = service.pools[name].pool.gpus_per_replica
+        for _ in range(count):
+            roomy = next((tier for tier in free if any(each >= gpus for each in tier)), None)
+            if roomy is None or gpus > left:
+                continue
+            roomy[roomy.index(min(each for each in roomy if each >= gpus))] -= gpus
+            left -= gpus
+            placed[name] += 1
+    return placed
+
+
 def histograms_of(service: TwinService, policy: Policy) -> Histograms:
     """Which histograms the pods keep: those that a policy asks for."""
     asked = {signal.latency for signal in signals_of(policy)}
@@ -165,6 +186,7 @@ def clock_of(service: TwinService, scenario: Scenario, stage: Stage, pool: str, 
         stage.setting.latest_s,
         scenario.starts_at_s,
         start_replicas(service, scenario, pool),
+        placed_at_start(service, scenario)[pool],
         stage.world.pods.shape[0],
         room.rows_factor,
     )

@@ -12,8 +12,10 @@ from tiphys.twin.tournament import set_key
 
 
 @lean_jit
-def settle(world: World, setting: Setting, pod: int, node: int, now_s: float, ready_now: bool) -> None:
-    """A pod has a place (a node, or NONE where nodes do not matter): its cold start begins."""
+def settle(world: World, setting: Setting, pod: int, node: int, now_s: float) -> None:
+    """A pod has a place (a node, or NONE where nodes do not matter): its cold start begins. The first replicas of a play
+    that find one at once are ready.
+    """
     record = world.pods[pod]
     pool = world.pools[record.pool]
     world.counters[PENDING_PODS] -= 1
@@ -31,6 +33,7 @@ def settle(world: World, setting: Setting, pod: int, node: int, now_s: float, re
         cold_s = factor * (pull_s + (pool.load_warm_s if is_warm else pool.load_cold_s))
     if node != NONE:
         world.has_image[node, record.pool] = 1
+    ready_now = record.is_first == 1 and now_s == 0.0
     record.running_s = now_s if ready_now else now_s + pending_s
     record.ready_s = now_s if ready_now else now_s + cold_s
     if record.never_starts == 1:

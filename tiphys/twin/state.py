@@ -27,6 +27,7 @@ POD_DTYPE = np.dtype(
         ("removed_s", "f8"), ("grace_end_s", "f8"), ("gone_s", "f8"),
         ("pool", "i8"), ("number", "i8"), ("engine", "i8"), ("node", "i8"), ("gpus", "i8"), ("restarts", "i8"),
         ("alive", "i1"), ("is_ready", "i1"), ("is_removed", "i1"), ("is_placed", "i1"), ("never_starts", "i1"),
+        ("is_first", "i1"),
         # the engine step, or the run of equal steps, that is under way
         ("step_start_s", "f8"), ("step_end_s", "f8"), ("first_step_s", "f8"), ("step_growth_s", "f8"),
         ("steps", "i8"), ("prefill_tokens", "i8"), ("iteration", "i8"), ("slow", "f8"),

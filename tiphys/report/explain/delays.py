@@ -36,7 +36,7 @@ class DelayBudget(Frozen):
 
 def delay_budget(pool: PoolRecording, passes: Sequence[Explained], law: Law) -> DelayBudget:
     """The budget of one pool, from its decisions and the lives of its replicas."""
-    looks = [each for each in passes if each.loop == "hpa"]
+    looks = [each for each in passes if each.loop in ("hpa", "kpa")]
     ups = [each for each in looks if each.after > each.before and each.winner is not None]
     ages = [age for each in ups or looks for age in [_winning_age_s(each)] if age is not None]
     windows = [_window_s(law, each.winner) for each in ups]

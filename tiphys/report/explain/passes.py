@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +22,13 @@ from tiphys.policies.keda.poll import ACTIVATED, AWAITING_FALLBACK, COOLING_DOWN
 from tiphys.policies.keda.poll import REASONS as POLL_REASONS
 from tiphys.policies.keda.rules import generated_hpa, hpa_sources
 from tiphys.policies.keda.spec import KedaPolicy, PrometheusTrigger
+from tiphys.policies.kpa.rules import KpaRules, kpa_rules
+from tiphys.policies.kpa.rules import generated_hpa as knative_hpa
+from tiphys.policies.kpa.spec import KnativeHpaPolicy, KpaPolicy, PodsMetric
 from tiphys.policies.schedule.spec import SchedulePolicy
-from tiphys.twin.decisions import HPA_PASS
+from tiphys.report.explain.cells import count, known, named
+from tiphys.report.explain.ticks import PANIC_WINDOW, STABLE_WINDOW, KpaTick, kpa_tick
+from tiphys.twin.decisions import HPA_PASS, KEDA_POLL, KPA_TICK
 
 _WITHIN_RANGE = "DesiredWithinRange"
 _HOLDING_POLLS = (AWAITING_FALLBACK, COOLING_DOWN, TRIGGER_ERROR)
@@ -56,6 +61,7 @@ class Law:
     tolerance_up: float
     up_window_s: float
     down_window_s: float
+    kpa: KpaRules | None = None
 
 
 class MetricStep(Frozen):
@@ -92,10 +98,12 @@ class Held(Frozen):
 
 
 class Explained(Frozen):
-    """One pass of the HPA controller, or one poll of KEDA, with every number on the way. Replicas; times in seconds."""
+    """One pass of the HPA controller, poll of KEDA, tick of Knative's autoscaler or entry of a timetable, with every
+    number on the way. Replicas; times in seconds.
+    """
 
     time_s: float
-    loop: Literal["hpa", "keda"]
+    loop: Literal["hpa", "keda", "kpa", "schedule"]
     before: int
     ready: int
     answers: tuple[MetricStep, ...]
@@ -117,6 +125,8 @@ class Explained(Frozen):
     reason: str
     after: int
     tolerance: tuple[float, float]
+    tick: KpaTick | None = None
+    """Knative's autoscaler alone: what it averaged, and what became of it."""
 
     @property
     def changed(self) -> bool:
@@ -126,6 +136,8 @@ class Explained(Frozen):
     @property
     def held_back(self) -> bool:
         """A window, a limit or a fault kept the pass from its wish."""
+        if self.tick is not None:
+            return self.tick.holds_back
         if self.loop == "keda":
             return self.reason in [POLL_REASONS[code] for code in _HOLDING_POLLS]
         return self.held is not None or self.limit is not None or self.branch == BRANCHES[METRICS_FAILED]
@@ -148,11 +160,34 @@ def law_of(policy: ScalingPolicy, settings: ClusterSettings) -> Law:
         formula = policy.scaling_modifiers.formula if policy.scaling_modifiers else None
         rules = generated_hpa(policy, settings)
         return _law("keda", rules, _keda_metrics(policy, queries), queries, formula, settings)
+    if isinstance(policy, KnativeHpaPolicy):
+        metric = _knative_metric(policy)
+        return _law("knative-hpa", knative_hpa(policy, settings), (metric,), (metric.name,), None, settings)
+    if isinstance(policy, KpaPolicy):
+        return _kpa_law(policy, settings)
     if isinstance(policy, SchedulePolicy):
         bounds = policy.bounds
         return Law(policy.kind, (), (), None, bounds.min, bounds.max, 0.0, 0.0, 0.0, 0.0)
     replicas = policy.replicas if isinstance(policy, FixedPolicy) else 0
     return Law(policy.kind, (), (), None, replicas, replicas, 0.0, 0.0, 0.0, 0.0)
+
+
+def _kpa_law(policy: KpaPolicy, settings: ClusterSettings) -> Law:
+    rules = kpa_rules(policy, settings)
+    windows = ((STABLE_WINDOW, rules.stable_window_s), (PANIC_WINDOW, rules.panic_window_s))
+    metrics = tuple(
+        LawMetric(name, "AverageValue", rules.decider.aim, float(window_s), "kpa") for name, window_s in windows
+    )
+    bounds = policy.bounds
+    return Law(policy.kind, metrics, (policy.metric,), None, bounds.min, bounds.max, 0.0, 0.0, 0.0, 0.0, rules)
+
+
+def _knative_metric(policy: KnativeHpaPolicy) -> LawMetric:
+    metric = policy.metric
+    if isinstance(metric, PodsMetric):
+        return LawMetric(metric.signal.value, "AverageValue", float(metric.target), float(metric.window_s or 0), "pods")
+    kind = "Utilization" if metric.source == "cpu" else "AverageValue"
+    return LawMetric(metric.source, kind, float(metric.target), 0.0, "resource")
 
 
 def _keda_metrics(policy: KedaPolicy, queries: tuple[str, ...]) -> tuple[LawMetric, ...]:
@@ -189,15 +224,23 @@ def explained(decisions: NDArray[np.void], law: Law) -> list[Explained]:
     """Every row of a decision table, in order of time."""
     names = decisions.dtype.names or ()
     rows = [dict(zip(names, map(float, row), strict=True)) for row in decisions.tolist()]
-    return [_hpa_pass(row, law) if row["loop"] == HPA_PASS else _keda_poll(row, law) for row in rows]
+    return [_explained(row, law) for row in rows]
+
+
+def _explained(row: dict[str, float], law: Law) -> Explained:
+    if row["loop"] == HPA_PASS:
+        return _hpa_pass(row, law)
+    if row["loop"] == KEDA_POLL:
+        return _keda_poll(row, law)
+    return _kpa_tick(row, law.kpa) if row["loop"] == KPA_TICK and law.kpa is not None else _timetable(row)
 
 
 def _hpa_pass(row: dict[str, float], law: Law) -> Explained:
     branch = int(row["branch"])
-    stabilized, limited = _count(row["stabilized"]), _count(row["limited"])
+    stabilized, limited = count(row["stabilized"]), count(row["limited"])
     limit = REASONS[int(row["limited_reason"])] if limited is not None else _WITHIN_RANGE
-    before, written = int(row["spec"]), _count(row["written"])
-    winner = _count(row["winner"])
+    before, written = int(row["spec"]), count(row["written"])
+    winner = count(row["winner"])
     bounds = {"TooFewReplicas": law.min_replicas, "TooManyReplicas": law.max_replicas}
     return Explained(
         time_s=row["time_s"],
@@ -207,17 +250,17 @@ def _hpa_pass(row: dict[str, float], law: Law) -> Explained:
         answers=_answers(row, law) if branch in (METRICS, METRICS_FAILED) else (),
         branch=BRANCHES[branch],
         invalid_metrics=int(row["invalid_metrics"]),
-        wish=_count(row["wish"]),
+        wish=count(row["wish"]),
         winner=law.metrics[winner].name if winner is not None else None,
         stabilized=stabilized,
         held=_held(row, law),
         limited=limited,
         limit=None if limit == _WITHIN_RANGE else limit,
-        rate_limit=_count(row["rate_limit"]),
+        rate_limit=count(row["rate_limit"]),
         bound=bounds.get(limit),
         formula=law.formula,
         active=None,
-        reason=_named(REASONS, row["active_reason"]),
+        reason=named(REASONS, row["active_reason"]),
         after=before if written is None else written,
         tolerance=(1 - law.tolerance_down, 1 + law.tolerance_up),
     )
@@ -229,8 +272,8 @@ def _held(row: dict[str, float], law: Law) -> Held | None:
         return None
     window_s = law.up_window_s if reason == SCALE_UP_STABILIZED else law.down_window_s
     return Held(
-        replicas=_count(row["held_replicas"]),
-        time_s=_known(row["held_time_s"]),
+        replicas=count(row["held_replicas"]),
+        time_s=known(row["held_time_s"]),
         window_s=window_s,
         reason=REASONS[int(reason)],
     )
@@ -244,29 +287,29 @@ def _step(row: dict[str, float], metric: LawMetric, place: int) -> MetricStep:
     def at(name: str) -> float:
         return row[f"{name}_{place}"]
 
-    error = _named(METRIC_ERRORS, at("metric_error"))
+    error = named(METRIC_ERRORS, at("metric_error"))
     counted = not error and not math.isnan(at("metric_error"))
-    usage_m = _known(at("usage_m"))
+    usage_m = known(at("usage_m"))
     return MetricStep(
         name=metric.name,
         type=metric.type,
         source=metric.source,
-        value=_known(at("value")) if at("found") == 1 else None,
+        value=known(at("value")) if at("found") == 1 else None,
         found=at("found") == 1,
-        age_s=_known(at("age_s")),
+        age_s=known(at("age_s")),
         target=metric.target,
         usage=usage_m / 1000 if counted and usage_m is not None else None,
-        ratio=_known(at("ratio")) if counted else None,
-        multiplier=_count(at("multiplier")) if counted else None,
-        proposal=_count(at("proposal")) if counted else None,
-        decided_by=_named(DECIDED_BY, at("decided_by")) if counted else "nothing",
+        ratio=known(at("ratio")) if counted else None,
+        multiplier=count(at("multiplier")) if counted else None,
+        proposal=count(at("proposal")) if counted else None,
+        decided_by=named(DECIDED_BY, at("decided_by")) if counted else "nothing",
         error=error,
-        failures=_count(at("failures")) or 0,
+        failures=count(at("failures")) or 0,
     )
 
 
 def _keda_poll(row: dict[str, float], law: Law) -> Explained:
-    before, written = int(row["spec"]), _count(row["written"])
+    before, written = int(row["spec"]), count(row["written"])
     return Explained(
         time_s=row["time_s"],
         loop="keda",
@@ -285,19 +328,44 @@ def _keda_poll(row: dict[str, float], law: Law) -> Explained:
         bound=None,
         formula=law.formula,
         active=bool(row["active"]),
-        reason=_named(POLL_REASONS, row["active_reason"]),
+        reason=named(POLL_REASONS, row["active_reason"]),
         after=before if written is None else written,
         tolerance=(1 - law.tolerance_down, 1 + law.tolerance_up),
     )
 
 
-def _count(value: float) -> int | None:
-    return None if math.isnan(value) or value < 0 else int(value)
+def _kpa_tick(row: dict[str, float], rules: KpaRules) -> Explained:
+    tick = kpa_tick(row, rules)
+    return _without_metrics(row, "kpa", tick.reason).with_(
+        branch=tick.mode, wish=count(row["wish"]), winner=tick.winner, limit=tick.limit or None, tick=tick
+    )
 
 
-def _known(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+def _timetable(row: dict[str, float]) -> Explained:
+    return _without_metrics(row, "schedule", "the hour has come")
 
 
-def _named(names: tuple[str, ...], code: Any) -> str:
-    return "" if math.isnan(code) or code < 0 else names[int(code)]
+def _without_metrics(row: dict[str, float], loop: Literal["kpa", "schedule"], reason: str) -> Explained:
+    before, written = int(row["spec"]), count(row["written"])
+    return Explained(
+        time_s=row["time_s"],
+        loop=loop,
+        before=before,
+        ready=count(row["ready"]) or 0,
+        answers=(),
+        branch=loop,
+        invalid_metrics=0,
+        wish=None,
+        winner=None,
+        stabilized=None,
+        held=None,
+        limited=None,
+        limit=None,
+        rate_limit=None,
+        bound=None,
+        formula=None,
+        active=None,
+        reason=reason,
+        after=before if written is None else written,
+        tolerance=(1.0, 1.0),
+    )

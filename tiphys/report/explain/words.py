@@ -7,6 +7,7 @@ from itertools import groupby
 
 from tiphys.report.explain.delays import DelayBudget
 from tiphys.report.explain.passes import Explained, MetricStep
+from tiphys.report.explain.ticks import tick_lines
 
 _BRANCHES = {
     "disabled": "the scale is 0, so the controller looks at nothing",
@@ -51,6 +52,12 @@ def sentences(each: Explained) -> list[str]:
     arrow = f"{each.before} -> {each.after}" if each.changed else f"stays at {each.before}"
     if each.loop == "keda":
         return [f"{clock(each.time_s)}  KEDA poll: {each.reason}; {arrow}", *map(_polled, each.answers)]
+    if each.loop == "schedule":
+        return [f"{clock(each.time_s)}  timetable: {arrow}"]
+    if each.tick is not None:
+        steps = tick_lines(each.tick, each.time_s, each.ready, each.wish, each.after)
+        heading = f"{clock(each.time_s)}  {arrow}  ({each.ready} ready)"
+        return [heading, *(f"  {step}" for step in steps), f"  result: {arrow}"]
     lines = [f"{clock(each.time_s)}  {arrow}  ({each.ready} ready)"]
     if each.formula is not None and each.answers:
         lines.append(f"  formula: {each.formula}")
@@ -141,7 +148,7 @@ def budget_lines(budget: DelayBudget) -> list[str]:
     """The delay budget as a small table in text."""
     rows = [
         ("age of the newest scrape", budget.scrape_age_s, ""),
-        ("half the window of the rate", budget.window_half_s, ""),
+        ("half the window of rate or mean", budget.window_half_s, ""),
         ("waiting for the controller's pass", budget.pass_wait_s, ""),
         ("held by windows and limits", budget.held_s, f"over {budget.scale_ups} scale-ups"),
         ("cold start", budget.cold_start_s, _longest(budget)),
