@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from tiphys.configs import config_names
 from tiphys.domain.scenario import Scenario
+from tiphys.domain.trace import Trace
 from tiphys.errors import InputError
 from tiphys.experiment import JUDGED_REPLICATES, Plan, load_experiment
 
@@ -22,12 +24,39 @@ def scored(scenario: Scenario) -> int:
     return int(((arrival >= scenario.warmup_s) & (arrival <= scenario.horizon_s)).sum())
 
 
+def beginning(whole: Scenario) -> Scenario:
+    """Two minutes from the first request on; in a closed loop three users at most, on the first level."""
+    trace, users = whole.trace, whole.users
+    if users is None:
+        first_s = float(trace.arrival_s[0])
+        return replace(whole, trace=trace.between(first_s, first_s + 120.0))
+    first = users.levels[0]
+    few = users.with_(levels=(first.with_(users=min(first.users, 3)),))
+    asked = Trace(
+        trace.arrival_s, trace.input_tokens, trace.output_tokens, trace.name, min(trace.end_s, 120.0),
+        classes=trace.classes,
+    )  # fmt: skip
+    return replace(whole, trace=asked, users=few)
+
+
 @pytest.mark.parametrize("name", config_names("experiments"))
 def test_every_shipped_experiment_names_things_that_exist(name: str) -> None:
     found = Plan(*load_experiment(name))
     assert set(found.incumbent) >= set(found.experiment.service.pools)
     for space in (space for spaces in found.spaces.values() for space in spaces.values()):
         assert space.params_of(space.default) is not None, space.name
+
+
+@pytest.mark.parametrize("name", config_names("experiments"))
+def test_the_twin_plays_every_shipped_experiment(name: str) -> None:
+    found = Plan(*load_experiment(name))
+    scenario, twin = beginning(found.whole()), found.twin()
+    for pool, spaces in found.spaces.items():
+        for space in spaces.values():
+            twin.check({**found.incumbent, pool: space.default}, scenario)
+    recording = twin.play(scenario)
+    assert set(recording.pools) == set(found.pools)
+    assert np.isfinite(recording.finish_s).sum() > 0.8 * len(recording.trace)
 
 
 def test_what_is_scored_in_tuning_and_what_is_judged_make_up_the_traffic_but_for_the_first_warm_up() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -173,6 +174,90 @@ def test_passes_held_in_the_same_way_are_told_once() -> None:
     told = list(story([each for each in found if each.tells]))
     assert any("held in the same way" in paragraph for paragraph in told)
     assert len(told) < len([each for each in found if each.tells])
+
+
+KPA = {
+    "kind": "kpa",
+    "replicas": {"min": 0, "max": 3},
+    "target": 4,
+    "target_utilization_ratio": 1.0,
+    "window_s": 20,
+    "panic_window_ratio": 0.1,
+    "panic_threshold_ratio": 2.0,
+    "target_burst_capacity": 10,
+}
+
+
+def test_a_knative_tick_is_told_from_its_averages_to_its_pods() -> None:
+    found, recording = passes_of(scene(KPA, [30.0 + i / 100 for i in range(14)]))
+    first = next(each for each in found if each.after > each.before)
+    told = sentences(first)
+    assert first.tick is not None
+    assert (first.loop, first.before, first.wish, first.after) == ("kpa", 1, first.tick.panic_pods, 3)
+    assert told[1].startswith(f"  concurrency, stable window of 20 s: ceil({first.tick.stable:.4g} / 4) = ")
+    assert told[2] == (
+        f"  panic window of 2 s: ceil({first.tick.panic:.4g} / 4) = {first.wish}, {first.wish} / 1 ready = "
+        f"{first.wish}, at or over the panic threshold 2"
+    )
+    assert told[3] == "  in panic, renewed now, so the larger counts"
+    assert f"floor(1 x 4 - 10 - {first.tick.panic:.4g}) = {first.tick.excess_burst_capacity}" in told[4]
+    assert told[4].endswith("requests go through the activator (Proxy)")
+    assert told[-1] == "  result: 1 -> 3"
+    log = recording.pools["llm"].life.wanted_log()
+    assert log == [(0.0, 1), *((each.time_s, each.after) for each in found if each.changed)]
+
+
+def test_knatives_way_to_zero_is_told_step_by_step() -> None:
+    found, _ = passes_of(scene(KPA, [2.0], output_tokens=5))
+    told = "\n".join(story([each for each in found if each.tells]))
+    for step in ("idle: inactive from now on (1)", "result: 1 -> 0"):
+        assert step in told
+    silent = [each for each in found if each.before == 0]
+    assert silent
+    assert not any(each.tells for each in silent)
+
+
+def test_what_a_knative_tick_tells_follows_from_its_numbers() -> None:
+    found, recording = passes_of(scene(KPA, [5.0 + i * 2.3 for i in range(60)], output_tokens=12))
+    ticks = [each.tick for each in found if each.tick is not None and each.tick.is_decided]
+    assert len(ticks) > 50
+    for tick in ticks:
+        assert tick.stable is not None
+        assert tick.panic is not None
+        assert tick.stable_pods == math.ceil(tick.stable / tick.aim)
+        assert tick.panic_pods == math.ceil(tick.panic / tick.aim)
+        assert tick.is_in_panic == (tick.panic_since_s is not None)
+    budget = delay_budget(
+        recording.pools["llm"], found, law_of(parse_policy({"api_version": "tiphys/v1", **KPA}), SETTINGS)
+    )
+    assert budget.pass_wait_s == pytest.approx(1.0)
+    assert budget.window_half_s in (1.0, 10.0) or 1.0 < budget.window_half_s < 10.0
+
+
+def test_an_hpa_that_knative_makes_is_told_as_an_hpa() -> None:
+    metric = {"source": "pods", "signal": "running", "target": 4}
+    policy = {"kind": "knative-hpa", "replicas": {"min": 1, "max": 4}, "metric": metric}
+    found, _ = passes_of(scene(policy, [17.0 + i / 100 for i in range(20)]))
+    assert "running: 20 (scraped 9.0 s before), 20 per pod over 4 = 5" in "\n".join(sentences(found[2]))
+
+
+def test_what_is_assumed_of_pods_without_a_sample_is_told() -> None:
+    metrics = [{"signal": "running", "type": "AverageValue", "target": 4, "source": "pods"}]
+    found, _ = passes_of(scene(RUNNING | {"metrics": metrics}, [17.0 + i / 100 for i in range(20)], output_tokens=150))
+    steps = [(step, line) for each in found for step in each.answers for line in [sentences(each)[1]] if step.ratio]
+    assert any("assumed of pods without a sample" in line for _, line in steps)
+    for step, line in steps:
+        if step.multiplier is not None and "assumed" not in line:
+            assert step.ratio is not None
+            assert math.ceil(step.ratio * step.multiplier) == step.proposal
+
+
+def test_a_timetable_is_told_by_its_hours() -> None:
+    times = [{"at_s": 0, "replicas": 1}, {"at_s": 60, "replicas": 3}, {"at_s": 120, "replicas": 2}]
+    policy = {"kind": "schedule", "replicas": {"min": 1, "max": 4}, "times": times}
+    found, _ = passes_of(scene(policy, [2.0]))
+    told = [line for each in found if each.changed for line in sentences(each)]
+    assert told[:2] == ["0:01:00.0  timetable: 1 -> 3", "0:02:00.0  timetable: 3 -> 2"]
 
 
 @pytest.mark.parametrize("seed", range(12))

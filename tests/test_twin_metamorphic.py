@@ -20,6 +20,7 @@ from tiphys.experiment import Plan, load_experiment
 from tiphys.policies.fixed import FixedPolicy
 from tiphys.policies.hpa.spec import Behavior, HpaPolicy
 from tiphys.policies.keda.spec import KedaPolicy
+from tiphys.twin.play import Room
 
 LIVES = ("created_s", "ready_s", "removed_s", "gone_s")
 
@@ -185,7 +186,7 @@ def test_a_play_that_runs_out_of_places_for_pods_is_begun_again_to_the_same_end(
     small, large = plan.twin(), plan.twin()
     small.apply({"llm": restless})
     large.apply({"llm": restless})
-    large._pods = 1024
+    large._room = Room(pods=1024)
     first = small.play(plan.whole())
     assert len(first.pools["llm"].life.created_s) > 32, "the scene must outgrow the first places"
     assert fingerprint(first) == fingerprint(large.play(plan.whole()))

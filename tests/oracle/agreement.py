@@ -47,7 +47,7 @@ def oracle_of(world: RandomWorld) -> Account:
     return play(world.service, world.policies, world.scenario, shared_chances(world, mixed))
 
 
-def differences(recording: Recording, account: Account, policies: Any) -> list[str]:
+def differences(recording: Recording, account: Account) -> list[str]:
     """What the two saw differently, the first of each sort; empty when they agree."""
     until_s = recording.end_s
     found = [_times("request", name, getattr(recording, name), [getattr(r, name) for r in account.requests], until_s)
@@ -56,6 +56,14 @@ def differences(recording: Recording, account: Account, policies: Any) -> list[s
     for name, pool in recording.pools.items():
         theirs = account.pools[name]
         found += [f"{name}: {each}" for each in _pool(pool, theirs, until_s) if each]
+    if recording.offline is not None:
+        jobs = account.offline_jobs
+        ours = recording.offline
+        found += [
+            _times("offline", name, getattr(ours, name), [getattr(job, name) for job in jobs], until_s)
+            for name in ("began_s", "gone_s")
+            if len(ours.began_s) or jobs
+        ]
     found.append(_same("preemptions", [recording.preemptions], [account.preemptions]))
     return [each for each in found if each]
 

@@ -117,7 +117,8 @@ class Replica:
         while True:
             yield self.clock.at(due_s, SCRAPE)
             if self.gone_s < INFINITY:
-                self.target.stale_s = self.clock.now
+                # a target that discovery has dropped might come back: its marker is written 1.1 intervals late
+                self.target.stale_s = self.clock.now + 1.1 * interval_s
                 return
             self.target.samples.append(Sample(self.clock.now, self.levels(), tuple(self.ttft_counts)))
             due_s += interval_s
@@ -251,7 +252,7 @@ class World:
         values = [v for _, v in levels(self.targets(), signal, now_s, self.scenario.settings.scrape.lookback_s)]
         if not values:
             return None
-        return sum(values) if is_sum else sum(values) / len(values)
+        return math.fsum(values) if is_sum else math.fsum(values) / len(values)
 
     def trigger_value(self, trigger: External) -> float | None:
         assert isinstance(trigger, PrometheusTrigger)

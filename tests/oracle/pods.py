@@ -264,6 +264,12 @@ class Pod:
     def free(self, held: Held) -> None:
         """A cache that was held here is not needed any more."""
         self.batch.held.remove(held)
+        # what else becomes free at this instant is free before the replica looks
+        self.clock.call(self.clock.now, Order.DELIVERY, 2**40 + self.place, self._look)
+
+    def _look(self) -> None:
+        if self.gone_s < INFINITY or not self.is_ready:
+            return
         self.begin()
         if not self.is_wanted and self.gone_s == INFINITY and self._is_empty():
             self.go()

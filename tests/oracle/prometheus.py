@@ -11,6 +11,11 @@ NAN = float("nan")
 Level = Literal["running", "waiting", "kv_usage"]
 
 
+def ms(seconds: float) -> int:
+    """Prometheus keeps whole milliseconds."""
+    return math.floor(seconds * 1000 + 1e-6)
+
+
 @dataclass(frozen=True)
 class Sample:
     """One scrape of one pod; `buckets` are cumulative counts by upper bound, +Inf last."""
@@ -22,7 +27,7 @@ class Sample:
 
 @dataclass
 class Target:
-    """One pod's series; they end with a stale marker when the pod is gone."""
+    """One pod's series; they end with a stale marker some time after the pod is gone."""
 
     pod: int
     samples: list[Sample] = field(default_factory=list)
@@ -32,12 +37,12 @@ class Target:
         """The last sample, unless it is too old or followed by a stale marker."""
         if self.stale_s <= now_s:
             return None
-        seen = [s for s in self.samples if now_s - lookback_s < s.time_s <= now_s]
+        seen = self.window(now_s, lookback_s)
         return seen[-1] if seen else None
 
     def window(self, now_s: float, window_s: float) -> list[Sample]:
         """The samples of a range selector: left-open, markers skipped."""
-        return [s for s in self.samples if now_s - window_s < s.time_s <= now_s]
+        return [s for s in self.samples if ms(now_s) - ms(window_s) < ms(s.time_s) <= ms(now_s)]
 
 
 def levels(targets: Sequence[Target], name: str, now_s: float, lookback_s: float) -> list[tuple[int, float]]:
@@ -49,10 +54,11 @@ def levels(targets: Sequence[Target], name: str, now_s: float, lookback_s: float
 def rate(times_s: Sequence[float], values: Sequence[float], now_s: float, window_s: float) -> float:
     """Per-second increase of a counter over (now - window, now], extrapolated to the window's edges."""
     increase = values[-1] - values[0]
-    span_s = times_s[-1] - times_s[0]
+    first_ms, last_ms = ms(times_s[0]), ms(times_s[-1])
+    span_s = (last_ms - first_ms) / 1000
     gap_s = span_s / (len(values) - 1)
-    before_s = times_s[0] - (now_s - window_s)
-    after_s = now_s - times_s[-1]
+    before_s = (first_ms - (ms(now_s) - ms(window_s))) / 1000
+    after_s = (ms(now_s) - last_ms) / 1000
     if before_s >= gap_s * 1.1:
         before_s = gap_s / 2
     if increase > 0:
@@ -64,15 +70,15 @@ def rate(times_s: Sequence[float], values: Sequence[float], now_s: float, window
 
 def bucket_rates(targets: Sequence[Target], now_s: float, window_s: float) -> list[float] | None:
     """`sum by (le) (rate(..._bucket[window]))`; None where no series has two samples in the window."""
-    total: list[float] | None = None
+    by_pod: list[list[float]] = []
     for target in targets:
         samples = target.window(now_s, window_s)
         if len(samples) < 2:
             continue
         times = [s.time_s for s in samples]
-        one = [rate(times, values, now_s, window_s) for values in zip(*(s.buckets for s in samples), strict=True)]
-        total = one if total is None else [a + b for a, b in zip(total, one, strict=True)]
-    return total
+        counts = zip(*(s.buckets for s in samples), strict=True)
+        by_pod.append([rate(times, values, now_s, window_s) for values in counts])
+    return [math.fsum(of_pods) for of_pods in zip(*by_pod, strict=True)] or None
 
 
 def histogram_quantile(quantile: float, bounds: Sequence[float], counts: Sequence[float]) -> float:

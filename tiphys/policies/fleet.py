@@ -6,17 +6,16 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from tiphys.domain.platform import ScalingPolicy
 from tiphys.domain.signals import Signal
 from tiphys.domain.values import PositiveSeconds, Seconds
-from tiphys.policies.common import API_VERSION
+from tiphys.policies.common import WrittenPolicy
 
 Gpus = Annotated[int, Field(ge=0)]
 FLEET = "fleet"
 """Under this name a policy of kind fleet stands among the policies of the pools."""
 
 
-class FleetPolicy(ScalingPolicy):
+class FleetPolicy(WrittenPolicy):
     """Thresholds for an offline tier under a lower priority class.
 
     Every `check_s`: when for `admit_after_s` more GPUs have been idle than `reserve_gpus`, jobs are admitted into what
@@ -26,7 +25,6 @@ class FleetPolicy(ScalingPolicy):
     again. Whatever the thresholds say, a replica that finds no GPU preempts jobs: it waits for their grace period.
     """
 
-    api_version: Literal["tiphys/v1"] = API_VERSION
     kind: Literal["fleet"] = "fleet"
     reserve_gpus: Gpus = 1
     evict_below_gpus: Gpus = 0

@@ -117,7 +117,7 @@ def see_pods(world: World, pool: int, pods: Pods, now_s: float) -> tuple[int, in
         pods.phase[count] = PENDING if is_pending else RUNNING
         pods.ready[count] = record.is_ready
         pods.start_s[count] = record.scheduled_s if record.is_placed == 1 else np.nan
-        pods.ready_transition_s[count] = record.ready_s if record.is_ready == 1 else record.created_s
+        pods.ready_transition_s[count] = record.transition_s
         pods.deleting[count] = record.is_removed == 1
         count += 1
         ready += record.is_ready

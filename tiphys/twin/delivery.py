@@ -199,6 +199,8 @@ def kv_arrives(world: World, setting: Setting, job: int, now_s: float) -> None:
     first_token(world, setting, pod, job, now_s)
     entry.kv = KV_HERE
     if entry.output_tokens > 1:
+        # the token that it begins with
+        record.prompt_tokens += 1
         wake(world, setting, pod, now_s)
         return
     unlink_landing(record, world.jobs, landing_before(world, pod, job), job)

@@ -15,7 +15,7 @@ import numpy as np
 from tiphys.compiled import inlined_jit, lean_jit
 from tiphys.domain.recording import ITL_BINS, ITL_BINS_PER_OCTAVE, ITL_FIRST_EXPONENT
 from tiphys.twin.events import KV_ARRIVES, WAKES, push_event
-from tiphys.twin.exporter import count_latency, count_run
+from tiphys.twin.exporter import count_latency, count_run, uncount_latency
 from tiphys.twin.state import (
     ADMISSIONS,
     AT_POD,
@@ -308,10 +308,12 @@ def take_landed(world: World, pod: int) -> None:
         behind = entry.next
         if entry.kv == KV_HERE:
             unlink_landing(record, world.jobs, before, job)
-            record.prompt_tokens -= entry.input_tokens
+            record.prompt_tokens -= entry.input_tokens + 1
             record.decode_tokens += entry.input_tokens + 1
             entry.kv = NO_KV
             add_decode(world, pod, record.iteration + entry.output_tokens - 1, job)
+            entry.next = record.landed
+            record.landed = job
         else:
             before = job
         job = behind
@@ -454,10 +456,32 @@ def end_steps(world: World, setting: Setting, pod: int, now_s: float) -> int:
             count_gaps(world.itl_counts[record.pool], record.first_step_s, record.step_growth_s, steps, record.decoding)
         if setting.itl_buckets > 0:
             count_run(world, setting, pod, steps)
+        if record.landed != NONE:
+            lengthen_first_gaps(world, setting, pod, counts_itl)
         ended = finish_decodes(world, setting, pod, now_s)
     if record.prefill_tokens > 0:
         ended = end_prefills(world, setting, pod, now_s, counts_itl, ended)
     return ended
+
+
+@lean_jit
+def lengthen_first_gaps(world: World, setting: Setting, pod: int, counts_itl: bool) -> None:
+    """The first gap of a job whose KV cache had come over began there, not with the step that ended it."""
+    record = world.pods[pod]
+    job = record.landed
+    record.landed = NONE
+    step_s = record.first_step_s
+    while job != NONE:
+        entry = world.jobs[job]
+        gap_s = record.step_start_s + step_s - entry.first_token_s
+        if counts_itl:
+            world.itl_counts[record.pool, gap_bin(step_s)] -= 1
+            world.itl_counts[record.pool, gap_bin(gap_s)] += 1
+        if setting.itl_buckets > 0:
+            record.itl_s += gap_s - step_s
+            count_latency(world, pod, setting.ttft_buckets, setting.itl_buckets, gap_s)
+            uncount_latency(world, pod, setting.ttft_buckets, setting.itl_buckets, step_s)
+        job = entry.next
 
 
 @inlined_jit
@@ -638,5 +662,6 @@ def silence(world: World, pod: int) -> None:
     record.prefill_tokens = 0
     record.prefill_head = NONE
     record.prefill_tail = NONE
+    record.landed = NONE
     record.step_end_s = IDLE_S
     set_key(world.steps_tree, world.step_keys, pod, IDLE_S)

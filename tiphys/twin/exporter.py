@@ -38,6 +38,15 @@ def count_latency(world: World, pod: int, first: int, buckets: int, seconds: flo
 
 
 @lean_jit
+def uncount_latency(world: World, pod: int, first: int, buckets: int, seconds: float) -> None:
+    """Take an observation back out of a pod's histogram."""
+    bucket = first
+    while bucket < first + buckets - 1 and seconds > world.bounds_s[world.pods[pod].pool, bucket]:
+        bucket += 1
+    world.histograms[pod, bucket] -= 1
+
+
+@lean_jit
 def count_run(world: World, setting: Setting, pod: int, steps: int) -> None:
     """Add the token gaps of the first `steps` steps of the present run to the pod's histogram, in closed form."""
     record = world.pods[pod]

@@ -34,6 +34,7 @@ def create_pod(world: World, pool: int, now_s: float) -> int:
     record.pool = pool
     record.number = of.created
     record.created_s = now_s
+    record.transition_s = now_s
     record.alive = 1
     record.gpus = of.gpus
     record.engine = world.tier_engine[pool, 0]
@@ -147,6 +148,7 @@ def crash(world: World, setting: Setting, pod: int, now_s: float) -> None:
     record.restarts += 1
     drop_all(world, setting, pod, now_s)
     record.is_ready = 0
+    record.transition_s = now_s
     record.is_stale_due = 1
     forget_counts(world, pod)
     again_s = world.cold_starts_s[record.pool, record.number]

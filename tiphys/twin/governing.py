@@ -175,7 +175,7 @@ def government(
     is_kpa, is_schedule = isinstance(policy, KpaPolicy), isinstance(policy, SchedulePolicy)
     sight = _sight(queries, histograms, own)
     control = _control(rules, keda, sight, pool, settings, clock, 0 if is_kpa or is_schedule else rows)
-    timetable = _timetable(policy, queries, clock, new_log(_changes(policy, clock), 1))
+    timetable = _timetable(policy, clock, new_log(_changes(policy, clock), 1))
     return Government(
         control,
         _autoscaler(policy, settings, clock, rows, first_s[KPA_SECOND]),
@@ -269,14 +269,11 @@ def _wanted(policy: ScalingPolicy, timetable: Timetable, clock: Clock) -> int:
     return clock.start_replicas
 
 
-def _timetable(policy: ScalingPolicy, queries: Sequence[Query], clock: Clock, log: Log) -> Timetable:
-    windows = [query.window_s for query in queries if query.signal == Signal.QUEUE_COMPUTE_RATIO]
+def _timetable(policy: ScalingPolicy, clock: Clock, log: Log) -> Timetable:
     is_schedule = isinstance(policy, SchedulePolicy)
     rules = schedule_rules(policy) if isinstance(policy, SchedulePolicy) else no_schedule()
     next_s = _first_change_s(policy, clock) + clock.starts_at_s if isinstance(policy, SchedulePolicy) else math.inf
-    return Timetable(
-        rules, clock.starts_at_s, max(windows, default=60.0), np.array([next_s if is_schedule else math.inf]), log
-    )
+    return Timetable(rules, clock.starts_at_s, np.array([next_s if is_schedule else math.inf]), log)
 
 
 def _autoscaler(

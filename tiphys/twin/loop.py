@@ -78,7 +78,6 @@ class Timetable(NamedTuple):
 
     rules: ScheduleRules
     starts_at_s: float
-    rule_window_s: float
     next_change_s: Floats
     """[time of the next change on the timetable's own clock]"""
     log: Log
@@ -165,7 +164,7 @@ def act(
     elif loop == ROUTER_SCRAPE:
         scrape_router(world, pool, now_s)
     elif loop == RULE:
-        follow_rule(world, timetables, pool, now_s)
+        evaluate_rule(world, pool, now_s)
     elif loop == CPU_LOOK:
         look_at_cpu(world, setting, controls, pool, now_s)
     elif loop == SCHEDULE:
@@ -187,12 +186,6 @@ def follow_timetable(world: World, setting: Setting, ticks: Ticks, timetables: A
     scale_to(world, setting, pool, replicas, now_s)
     timetable.next_change_s[0] = next_change_s(timetable.rules, clock_s)
     ticks.next_s[SCHEDULE, pool] = timetable.next_change_s[0] - timetable.starts_at_s
-
-
-@lean_jit
-def follow_rule(world: World, timetables: Arena, pool: int, now_s: float) -> None:
-    """The recording rule's turn."""
-    evaluate_rule(world, pool, timetable_at(timetables, pool).rule_window_s, now_s)
 
 
 @lean_jit

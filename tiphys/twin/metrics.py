@@ -103,7 +103,7 @@ def evaluate(world: World, setting: Setting, sight: Sight, pool: int, metric: in
     if kind == RATE:
         return rate_over_pods(world, pool, sight.column[metric], now_ms, window_ms, averaged)
     if kind == RATIO:
-        return recorded(world, setting, pool, now_ms)
+        return recorded(world, setting, pool, window_ms, now_ms)
     if kind == ROUTER:
         row = world.pods.shape[0] + pool
         ring = Ring(
@@ -166,24 +166,18 @@ def latency_quantile(world: World, sight: Sight, pool: int, metric: int, now_ms:
 
 
 @lean_jit
-def evaluate_rule(world: World, pool: int, window_s: float, now_s: float) -> None:
-    """The recording rule of the queue-to-compute ratio: `sum(rate(queue)) / sum(rate(compute))`."""
-    if world.counters[PROMETHEUS_DOWN] > 0:
-        return
-    of = world.pools[pool]
-    of.rule_s = now_s
-    now_ms, window_ms = milliseconds(now_s), milliseconds(window_s)
-    queue = rate_over_pods(world, pool, QUEUE_S, now_ms, window_ms, False)
-    value = ratio(queue, rate_over_pods(world, pool, COMPUTE_S, now_ms, window_ms, False))
-    of.rule_found = 1 if value.found else 0
-    of.rule_value = value.value
+def evaluate_rule(world: World, pool: int, now_s: float) -> None:
+    """The recording rules of a pool have been evaluated: what they recorded can be told from the scrapes until then."""
+    if world.counters[PROMETHEUS_DOWN] == 0:
+        world.pools[pool].rule_s = now_s
 
 
 @lean_jit
-def recorded(world: World, setting: Setting, pool: int, now_ms: int) -> Value:
-    """What the recording rule said last; a rule without an answer leaves a stale marker."""
-    of = world.pools[pool]
-    time_ms = milliseconds(of.rule_s)
-    if of.rule_found == 0 or time_ms <= now_ms - milliseconds(setting.lookback_s):
+def recorded(world: World, setting: Setting, pool: int, window_ms: int, now_ms: int) -> Value:
+    """What the rule `sum(rate(queue)) / sum(rate(compute))` recorded last; an empty result leaves a stale marker."""
+    rule_ms = milliseconds(world.pools[pool].rule_s)
+    if rule_ms <= now_ms - milliseconds(setting.lookback_s):
         return ABSENT
-    return Value(True, of.rule_value, time_ms)
+    queue = rate_over_pods(world, pool, QUEUE_S, rule_ms, window_ms, False)
+    value = ratio(queue, rate_over_pods(world, pool, COMPUTE_S, rule_ms, window_ms, False))
+    return Value(value.found, value.value, rule_ms)

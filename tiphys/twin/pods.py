@@ -13,8 +13,9 @@ from tiphys.twin.tournament import set_key
 
 @lean_jit
 def settle(world: World, setting: Setting, pod: int, node: int, now_s: float) -> None:
-    """A pod has a place (a node, or NONE where nodes do not matter): its cold start begins. The first replicas of a play
-    that find one at once are ready.
+    """A pod has a place (a node, or NONE where nodes do not matter): its cold start begins.
+
+    The first replicas of a play that find one at once are ready.
     """
     record = world.pods[pod]
     pool = world.pools[record.pool]
@@ -49,6 +50,7 @@ def become_ready(world: World, setting: Setting, pod: int, now_s: float) -> None
     """A pod begins to take jobs and to be scraped."""
     record = world.pods[pod]
     record.is_ready = 1
+    record.transition_s = now_s
     record.is_stale_due = 0
     if record.node != NONE:
         world.has_loaded[record.node, record.pool] = 1

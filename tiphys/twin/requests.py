@@ -5,6 +5,7 @@ from __future__ import annotations
 from tiphys.compiled import inlined_jit, lean_jit
 from tiphys.twin.engine import kv_is_held, release_kv, silence
 from tiphys.twin.events import HOP_BEGINS, LEVEL_BEGINS, USER_ASKS, push_event
+from tiphys.twin.exporter import busy_until
 from tiphys.twin.state import (
     ACTIVE_USERS,
     AHEAD,
@@ -102,6 +103,7 @@ def call_off(world: World, request: int) -> None:
 def drop_all(world: World, setting: Setting, pod: int, now_s: float) -> None:
     """A pod loses all that it holds: jobs of a JetStream come back, others fail."""
     record = world.pods[pod]
+    record.busy_s = busy_until(world, pod, now_s)
     if record.outstanding == 0 and record.holding == 0:
         silence(world, pod)
         return

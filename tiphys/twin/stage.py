@@ -251,7 +251,7 @@ def pod_table(places: int) -> Any:
     pods: Any = np.zeros(places, POD_DTYPE)
     for name in ("ready_s", "running_s", "removed_s", "grace_end_s", "gone_s", "step_end_s", "next_scrape_s"):
         pods[name] = np.inf
-    for name in ("wait_head", "wait_tail", "prefill_head", "prefill_tail", "land_head", "land_tail", "node"):
+    for name in ("wait_head", "wait_tail", "prefill_head", "prefill_tail", "land_head", "land_tail", "landed", "node"):
         pods[name] = NONE
     pods["slow"] = 1.0
     pods["cpu_cores"] = np.nan

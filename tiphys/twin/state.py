@@ -24,7 +24,7 @@ IDLE_S = np.inf
 POD_DTYPE = np.dtype(
     [
         ("created_s", "f8"), ("scheduled_s", "f8"), ("running_s", "f8"), ("ready_s", "f8"),
-        ("removed_s", "f8"), ("grace_end_s", "f8"), ("gone_s", "f8"),
+        ("transition_s", "f8"), ("removed_s", "f8"), ("grace_end_s", "f8"), ("gone_s", "f8"),
         ("pool", "i8"), ("number", "i8"), ("engine", "i8"), ("node", "i8"), ("gpus", "i8"), ("restarts", "i8"),
         ("alive", "i1"), ("is_ready", "i1"), ("is_removed", "i1"), ("is_placed", "i1"), ("never_starts", "i1"),
         ("is_first", "i1"),
@@ -35,7 +35,7 @@ POD_DTYPE = np.dtype(
         ("holding", "i8"),
         ("decode_tokens", "i8"), ("prompt_tokens", "i8"), ("reserved_tokens", "i8"), ("held_tokens", "i8"),
         ("wait_head", "i8"), ("wait_tail", "i8"), ("prefill_head", "i8"), ("prefill_tail", "i8"),
-        ("land_head", "i8"), ("land_tail", "i8"),
+        ("land_head", "i8"), ("land_tail", "i8"), ("landed", "i8"),
         # what the exporter counts
         ("busy_s", "f8"), ("scraped_busy_s", "f8"), ("scraped_s", "f8"),
         ("finished", "i8"), ("queue_s", "f8"), ("compute_s", "f8"), ("ttft_s", "f8"), ("itl_s", "f8"), ("e2e_s", "f8"),
@@ -93,7 +93,7 @@ POOL_DTYPE = np.dtype(
         ("scrapes_fail", "i8"), ("consumer_missing", "i8"), ("lag_stale", "i8"), ("stale_lag", "i8"),
         ("no_start", "i8"),
         ("idle_cores", "f8"), ("busy_cores", "f8"), ("gpu_memory", "f8"),
-        ("router_samples", "i8"), ("rule_value", "f8"), ("rule_s", "f8"), ("rule_found", "i1"),
+        ("router_samples", "i8"), ("rule_s", "f8"),
     ],
     align=True,
 )  # fmt: skip

@@ -137,7 +137,8 @@ class Explained(Frozen):
     def held_back(self) -> bool:
         """A window, a limit or a fault kept the pass from its wish."""
         if self.tick is not None:
-            return self.tick.holds_back
+            at_rest = self.before == 0 and self.wish == 0
+            return self.tick.holds_back and not at_rest
         if self.loop == "keda":
             return self.reason in [POLL_REASONS[code] for code in _HOLDING_POLLS]
         return self.held is not None or self.limit is not None or self.branch == BRANCHES[METRICS_FAILED]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
@@ -20,6 +21,8 @@ _FLIPS = {
     "direction would reverse": "with the missing pods assumed the direction would turn: stays",
     "size would reverse": "with the missing pods assumed it would turn: stays",
 }
+
+_PER_POD = ("pods", "resource")
 
 
 def clock(time_s: float) -> str:
@@ -83,16 +86,28 @@ def _metric(step: MetricStep, each: Explained) -> str:
         )
     low, high = each.tolerance
     head = f"{step.name}: {_sample(step)}, {_division(step, each)} = {step.ratio:.4g}"
+    if step.decided_by == "within tolerance" and not low <= step.ratio <= high:
+        return f"{head}; {_assumed(step)} it is within {low:g} to {high:g}: stays at {step.proposal}"
     if step.decided_by == "within tolerance":
         return f"{head}, within {low:g} to {high:g}: stays at {step.proposal}"
     if step.decided_by in _FLIPS:
         return f"{head}: {_FLIPS[step.decided_by]} at {step.proposal}"
+    if step.multiplier is not None and math.ceil(step.ratio * step.multiplier) != step.proposal:
+        return f"{head}; {_assumed(step)}, of {step.multiplier} pods in all: {step.proposal}"
     return f"{head}, outside {low:g} to {high:g}: {_ceil(step)} = {step.proposal}"
 
 
+def _assumed(step: MetricStep) -> str:
+    """What the controller takes the missing samples for, so that it moves no further than it knows."""
+    level = "0" if step.ratio is not None and step.ratio > 1 else "the target"
+    return f"with {level} assumed of pods without a sample"
+
+
 def _division(step: MetricStep, each: Explained) -> str:
-    if step.type == "AverageValue" and step.source != "pods":
+    if step.type == "AverageValue" and step.source not in _PER_POD:
         return f"over {step.target:g} x {each.before} replicas"
+    if step.type == "Utilization" and step.ratio is not None:
+        return f"{step.ratio * step.target:.4g} % of the request over {step.target:g} %"
     if step.source == "pods":
         return f"{_number(step.usage)} per pod over {step.target:g}"
     if None not in (step.usage, step.value) and _number(step.usage) != _number(step.value):
@@ -102,7 +117,7 @@ def _division(step: MetricStep, each: Explained) -> str:
 
 def _ceil(step: MetricStep) -> str:
     if step.multiplier is not None:
-        count = "pods" if step.source == "pods" else "ready"
+        count = "pods" if step.source in _PER_POD else "ready"
         return f"ceil({step.ratio:.4g} x {step.multiplier} {count})"
     return f"ceil({_number(step.value)} / {step.target:g})"
 
