@@ -171,7 +171,7 @@ class Handle:
 def _type_of(name: str, array: NDArray[Any]) -> Any:
     if not array.flags.c_contiguous:
         raise ValueError(f"{name} does not lie in one piece")
-    return types.Array(numba.typeof(array).dtype, array.ndim, "C")
+    return types.Array(numba.typeof(array).dtype, array.ndim, "C")  # type: ignore[call-overload]
 
 
 class _HandleType(types.Type):  # type: ignore[misc]
@@ -210,7 +210,7 @@ def _unbox_handle(_kind: Any, value: Any, context: Any) -> Any:
 class _HandleAttributes(templates.AttributeTemplate):  # type: ignore[misc]
     key = _HandleType
 
-    def generic_resolve(self, kind: _HandleType, name: str) -> Any:
+    def generic_resolve(self, kind: _HandleType, name: str) -> Any:  # type: ignore[override]
         return kind.fields.get(name)
 
 
@@ -268,6 +268,6 @@ def _view(dimensions: int) -> Any:
 
 
 row_view, table_view = _view(1), _view(2)
-"""(array, start, rows, columns) -> so many entries of a one-dimensional array from `start` on, in one or two dimensions:
-for compiled code that takes the parts of a flat memory.
+"""(array, start, rows, columns) -> so many entries of a one-dimensional array from `start` on, in one dimension or
+two: for compiled code that takes the parts of a flat memory.
 """

@@ -347,6 +347,6 @@ class Pod:
             "pending": waiting,
             "concurrency": batch.running + waiting,
             "kv_usage": batch.reserved() / batch.limits.kv_capacity_tokens,
-            "gpu_utilization": share,
+            "gpu_utilization": math.floor(share * 100 + 0.5) / 100,
             "gpu_memory": self.pool.gpu_memory_ratio,
         }

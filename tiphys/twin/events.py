@@ -9,7 +9,7 @@ from tiphys.compiled import inlined_jit, lean_jit
 from tiphys.twin.state import EVENTS, FULL, FULL_OF_EVENTS, IDLE_S, Longs, Records
 
 FAULT_BEGINS, FAULT_ENDS, NODE_READY, NODE_EMPTY, OFFLINE_GONE, LEVEL_BEGINS = range(6)
-KV_ARRIVES, WAKES, EXPIRES, USER_ASKS, HOP_BEGINS = range(6, 11)
+KV_ARRIVES, EXPIRES, USER_ASKS, HOP_BEGINS, WAKES = range(6, 11)
 DELIVERIES = KV_ARRIVES
 """The first kind that goes behind the trace's arrivals of the same instant."""
 _BITS = 40

@@ -142,7 +142,9 @@ def scrape(world: World, setting: Setting, pod: int, now_s: float) -> None:
     row[CONCURRENCY] = record.outstanding
     busy_s = busy_until(world, pod, now_s)
     elapsed_s = now_s - record.scraped_s
-    row[GPU_UTILIZATION] = (busy_s - record.scraped_busy_s) / elapsed_s if elapsed_s > 0.0 else 0.0
+    share = (busy_s - record.scraped_busy_s) / elapsed_s if elapsed_s > 0.0 else 0.0
+    # the driver tells whole percents
+    row[GPU_UTILIZATION] = math.floor(share * 100.0 + 0.5) / 100.0
     record.scraped_busy_s = busy_s
     record.scraped_s = now_s
     row[GPU_MEMORY] = world.pools[record.pool].gpu_memory

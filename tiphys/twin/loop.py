@@ -71,6 +71,9 @@ class Ticks(NamedTuple):
 
     next_s: Floats
     period_s: Floats
+    first_s: Floats
+    turns: Longs
+    """taken so far"""
 
 
 class Timetable(NamedTuple):
@@ -117,11 +120,21 @@ def play(
             world.counters[POKED] = 0
             kpa_poked(world, setting, autoscalers, poked, now_s)
             continue
-        ticks.next_s[loop, pool] = now_s + ticks.period_s[loop, pool]
+        wind(ticks, loop, pool, now_s)
         act(world, setting, ticks, controls, autoscalers, timetables, fleet, fleet_memory_s, loop, pool, now_s)
     if world.counters[UNFINISHED] > 0:
         return world.counters[FULL], setting.latest_s
     return world.counters[FULL], max(world.clocks[HORIZON], world.clocks[LAST_FINISH])
+
+
+@lean_jit
+def wind(ticks: Ticks, loop: int, pool: int, now_s: float) -> None:
+    """When it is a loop's turn again: a fixed time after this turn for KEDA and the HPA, else by the clock."""
+    ticks.turns[loop, pool] += 1
+    if loop in (KEDA, HPA):
+        ticks.next_s[loop, pool] = now_s + ticks.period_s[loop, pool]
+    else:
+        ticks.next_s[loop, pool] = ticks.first_s[loop, pool] + ticks.turns[loop, pool] * ticks.period_s[loop, pool]
 
 
 @lean_jit

@@ -213,7 +213,7 @@ def ticks_of(governments: list[Government], fleet: FleetRules, scenario: Scenari
     if fleet.present:
         next_s[FLEET_LOOP, 0] = fleet_phase_s(fleet.period_s, scenario.seed)
         period_s[FLEET_LOOP, 0] = fleet.period_s
-    return Ticks(next_s, period_s)
+    return Ticks(next_s, period_s, next_s.copy(), np.zeros(next_s.shape, np.int64))
 
 
 def decisions_of(governed: Government, place: int, logs: Mapping[str, tuple[type[Any], Arena]]) -> NDArray[np.void]:
