@@ -26,7 +26,7 @@ from tiphys.policies.keda.spec import CpuTrigger, KedaPolicy, NatsJetStreamTrigg
 from tiphys.policies.kpa import rules as knative
 from tiphys.policies.kpa.loop import new_kpa_state
 from tiphys.policies.kpa.rules import kpa_rules
-from tiphys.policies.kpa.spec import KnativeHpaPolicy, KpaPolicy
+from tiphys.policies.kpa.spec import KnativeHpaPolicy, KpaPolicy, MemoryMetric
 from tiphys.policies.schedule.rules import no_schedule, schedule_rules
 from tiphys.policies.schedule.spec import SchedulePolicy
 from tiphys.twin.control import Control
@@ -195,6 +195,11 @@ def _laws(policy: ScalingPolicy, settings: ClusterSettings) -> tuple[Rules, Keda
     if isinstance(policy, KedaPolicy):
         return generated_hpa(policy, settings), keda_loop(policy)
     if isinstance(policy, KnativeHpaPolicy):
+        if isinstance(policy.metric, MemoryMetric):
+            raise InputError(
+                "the twin does not know how much memory a replica's process uses",
+                key="metric.source", found=policy.metric.source, allowed="cpu, or a signal of the pods",
+            )  # fmt: skip
         return knative.generated_hpa(policy, settings), no_keda()
     if isinstance(policy, FixedPolicy | KpaPolicy | SchedulePolicy):
         return rules_of(0, 1, None, [], settings), no_keda()
